@@ -1,0 +1,76 @@
+"""Random: keep a uniformly drawn subset of the visual tokens; the control every other method must beat.
+
+Source: no paper of its own; the in-model drop of the DART authors' later training code (there `random.sample` over one
+window, unseeded). Differences: a seeded draw on the CPU, the same on every device; one draw per image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from llava.reduction import released
+from llava.reduction.base import InLLM, LayerState
+from llava.reduction.checks import option
+from llava.reduction.groups import Groups
+from llava.reduction.registry import register
+from llava.reduction.tensors import to_device
+
+DART_COUNT, INT, ROUND = "dart", "int", "round"
+DART_PIVOTS = 4  # per modality, DART's default
+
+
+@register("random")
+@dataclass(frozen=True)
+class Random(InLLM):
+    """Drop visual tokens at random, before decoder layer `layer`.
+
+    The draw depends on `seed`, the prompt's token ids and the number of the image in the prompt, so that a sample alone,
+    in any batch and in a resumed run keeps the same tokens. Two images under the same words share a draw.
+
+    Args:
+        keep, layer, images: see `InLLM`.
+        count: how many survive. "dart": as many as DART really keeps for this `keep` (132 for 128), a fair control;
+            "int", "round": `keep` itself, a fraction being truncated or rounded (half to even).
+        seed: another seed, another draw.
+    """
+
+    count: str = option(DART_COUNT, choices=(DART_COUNT, INT, ROUND))
+    seed: int = option(0, low=0)
+
+    paper: ClassVar[str] = "control, no paper"
+    needs: ClassVar[frozenset[str]] = frozenset({"seeds"})
+
+    def n_kept(self, n_visual: int) -> int:
+        return self._count(n_visual, 1)
+
+    def plan(self, groups: Groups) -> list[int]:
+        return [self._count(*sizes) for sizes in zip(groups.n_visual, groups.n_images, strict=True)]
+
+    def select(self, state: LayerState) -> Tensor:
+        groups = state.groups
+        kept = torch.zeros(groups.valid.shape, dtype=torch.bool)
+        for row, (n_visual, wanted, seed) in enumerate(
+            zip(groups.n_visual, self.plan(groups), state.seeds, strict=True)
+        ):
+            generator = torch.Generator().manual_seed(seed + self.seed)
+            kept[row, random_select(n_visual, wanted, 0, generator)] = True
+        return to_device(kept, state.hidden.device, torch.bool)
+
+    def _count(self, n_visual: int, n_images: int) -> int:
+        keep = self.keep if isinstance(self.keep, float) else self.keep * n_images
+        if self.count == DART_COUNT:
+            pivots = min(DART_PIVOTS, n_visual)
+            quotas = released.quotas(n_visual, keep, pivots, DART_PIVOTS, DART_PIVOTS, released.RELEASED)
+            return released.count(n_visual, pivots, quotas)
+        if isinstance(keep, float):
+            keep = round(n_visual * keep) if self.count == ROUND else int(n_visual * keep)
+        return min(n_visual, keep)
+
+
+def random_select(n_visual: int, n_keep: int, start: int, generator: torch.Generator) -> Tensor:
+    """Draw `n_keep` of the indices start .. start + n_visual - 1, uniformly over all subsets; ascending."""
+    return start + torch.randperm(n_visual, generator=generator)[:n_keep].sort().values

@@ -1,0 +1,154 @@
+"""The register of methods: names to classes, creation with all mistakes reported at once, classes from a user's file."""
+
+import dataclasses
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llava.errors import ConfigurationError
+from llava.reduction.base import InLLM, Reduction
+from llava.reduction.checks import options_of, suggestion
+
+_METHODS: dict[str, type[Reduction]] = {}
+_USER_MODULE = "llava_user_method_"
+
+
+def register(name: str) -> Callable[[type], type]:
+    """Class decorator: make a method known under `name`.
+
+    Raises:
+        ConfigurationError: the class is no usable method (every reason is listed), or the name is taken.
+    """
+
+    def add(cls: type) -> type:
+        problems = _class_problems(name, cls)
+        if problems:
+            raise ConfigurationError(*problems)
+        cls.name = name
+        _METHODS[name] = cls
+        return cls
+
+    return add
+
+
+def names() -> list[str]:
+    """Return the names of all known methods, sorted."""
+    return sorted(_METHODS)
+
+
+def get(name: str) -> type[Reduction]:
+    """Return the class registered under `name`.
+
+    Raises:
+        ConfigurationError: unknown name; the message proposes near ones and lists all.
+    """
+    if name not in _METHODS:
+        near = suggestion(str(name), names())
+        raise ConfigurationError(f"Unknown method {name!r}.{near} Known: {', '.join(names())}.")
+    return _METHODS[name]
+
+
+def create(name: str, **options: Any) -> Reduction:
+    """Return a method by name.
+
+    Args:
+        name: one of `names()`.
+        options: fields of the method's class, e.g. `keep=128, layer=2`.
+
+    Raises:
+        ConfigurationError: unknown method, or all unknown options and wrong values together.
+    """
+    cls = get(name)
+    known = [field.name for field in options_of(cls)]
+    unknown = [option for option in options if option not in known]
+    listing = f"Its options: {', '.join(known)}." if known else "It has no options."
+    problems = [
+        f"Method {name!r} has no option {option!r}.{suggestion(option, known)} {listing}" for option in unknown
+    ]
+    try:
+        method = cls(**{option: value for option, value in options.items() if option in known})
+    except ConfigurationError as error:
+        raise ConfigurationError(*problems, *error.problems) from None
+    if problems:
+        raise ConfigurationError(*problems)
+    return method
+
+
+def load_user_file(spec: str) -> str:
+    """Register the method defined in a user's Python file and return its name.
+
+    Args:
+        spec: `path.py` when the file defines one method, `path.py:Class` to choose among several. The class passes
+            through the checks of `register`; without that decorator it gets its own name in lower case.
+
+    Raises:
+        ConfigurationError: no such file, the file does not run, or the class is no usable method.
+    """
+    match = re.fullmatch(r"(.+\.py)(?::(\w+))?", spec)
+    if not match or not Path(match[1]).is_file():
+        raise ConfigurationError(f"No method file {spec!r}: give the path of a Python file, path.py or path.py:Class.")
+    path, wanted = Path(match[1]).resolve(), match[2]
+    for name in [name for name, cls in _METHODS.items() if _file_of(cls) == path]:
+        del _METHODS[name]  # the file may have been edited since it was loaded
+    module = _run(path)
+    found = {
+        name: cls
+        for name, cls in vars(module).items()
+        if inspect.isclass(cls) and issubclass(cls, Reduction) and cls.__module__ == module.__name__
+    }
+    if wanted and wanted not in found:
+        has = f"It defines: {', '.join(found)}." if found else "It defines no subclass of llava.reduction.InLLM."
+        raise ConfigurationError(f"{path.name} has no method class {wanted!r}.{suggestion(wanted, found)} {has}")
+    if not wanted and len(found) != 1:
+        how_many = f"defines {len(found)} methods ({', '.join(found)})" if found else "defines no method"
+        raise ConfigurationError(
+            f"{path.name} {how_many}: write a frozen dataclass that derives from llava.reduction.InLLM, "
+            f"and name it as {path.name}:Class if there are several."
+        )
+    cls = found[wanted] if wanted else next(iter(found.values()))
+    if _METHODS.get(cls.name) is not cls:
+        register(cls.__name__.lower())(cls)
+    return cls.name
+
+
+def _run(path: Path) -> Any:
+    name = _USER_MODULE + path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(f"{path.name} does not run: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _file_of(cls: type) -> Path | None:
+    module = sys.modules.get(cls.__module__)
+    return Path(module.__file__).resolve() if module and getattr(module, "__file__", None) else None
+
+
+def _class_problems(name: str, cls: type) -> list[str]:
+    label = f"Method class {getattr(cls, '__name__', cls)!r}"
+    if not (inspect.isclass(cls) and issubclass(cls, Reduction)):
+        return [f"{label} must derive from llava.reduction.InLLM."]
+    problems = []
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        problems.append(f"Method name {name!r} is not usable: type small letters, digits and underscores.")
+    if "__dataclass_fields__" not in vars(cls) or not cls.__dataclass_params__.frozen:
+        problems.append(f"{label} must be decorated with @dataclass(frozen=True), below @register.")
+    if issubclass(cls, InLLM) and cls.select is InLLM.select:
+        problems.append(f"{label} must define select(self, state), which returns the (R, L) mask of survivors.")
+    for field in dataclasses.fields(cls) if not problems else ():
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            problems.append(f"{label}: option {field.name!r} needs a default.")
+    taken = _METHODS.get(name)
+    if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+        problems.append(f"Method name {name!r} is already taken by {taken.__qualname__}.")
+    return problems
