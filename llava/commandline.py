@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -81,16 +82,14 @@ class MethodOptions:
         name = self.method
         if self.method_file is not None:
             try:
-                loaded = registry.load_user_file(self.method_file)
-                name = loaded if isinstance(loaded, str) else getattr(loaded, "name", name)
+                name = registry.load_user_file(self.method_file)
             except LlavaError as error:
                 raise ConfigurationError(*problems, *_sentences(error)) from error
         if seed is not None and "seed" in _fields(registry, name):
             options.setdefault("seed", seed)
-        # A wrong budget is replaced by a harmless one here so that the registry can still judge the other options.
-        budget = {} if problems else self._budget(name, family)
         try:
-            method = self._create(registry, name, {**options, **budget})
+            # A budget known to be wrong is left out, so that the registry still judges the other options.
+            method = self._create(registry, name, family, options, {} if problems else self._budget(name, family))
         except LlavaError as error:
             problems += _sentences(error)
         if problems:
@@ -102,11 +101,15 @@ class MethodOptions:
         if not self._released:
             return []
         if self.method == "none":
-            return ["Method none keeps every visual token; the ratio and the token budget were not used."]
-        if self.method == "dart" and self.method_file is None:
-            return [released_sentence(self.build(family))]
-        budget = self._budget(self.method, family)["keep"]
-        return [f"Method {self.method}: keep={budget}, what DART's released rule gives for this family."]
+            return ["Method none keeps every visual token: reduction ratio and token budget ignored."]
+        return [self._released_budget(family).sentence]
+
+    @property
+    def label(self) -> str:
+        """A short name for files and tables: the method and the budget it was asked for, e.g. `dart-128`."""
+        name = self.method if self.method_file is None else Path(self.method_file.partition(":")[0]).stem
+        asked = next((x for x in (self.keep, self.max_num_tokens, self.reduction_ratio) if x is not None), None)
+        return name if asked is None or name == "none" else f"{name}-{asked}"
 
     @property
     def _released(self) -> bool:
@@ -140,37 +143,23 @@ class MethodOptions:
                 options[name.strip()] = _literal(value.strip())
         return options, problems
 
+    def _released_budget(self, family: str) -> Any:
+        from llava.reduction.released import released_budget
+
+        return released_budget(family, self.reduction_ratio, self.max_num_tokens)
+
     def _budget(self, name: str, family: str) -> dict[str, Any]:
         if self.keep is not None:
             return {"keep": self.keep}
-        if not self._released or name == "none":
+        if not self._released or name in ("none", "dart"):
             return {}
-        released = {"reduction_ratio": self.reduction_ratio, "max_num_tokens": self.max_num_tokens}
-        if name == "dart":
-            return {"released": (family, released)}
-        # A control is fair when it keeps what DART really keeps, so DART's rule is asked for the count.
-        if self.max_num_tokens is None or family == "qwen2_vl":
-            return {"keep": 1.0 - (self.reduction_ratio or 0.0)}
-        from llava.reduction import DART
+        return {"keep": self._released_budget(family).keep}
 
-        return {"keep": DART.from_released(family, **released).n_kept(sys.maxsize)}
-
-    @staticmethod
-    def _create(registry: Any, name: str, options: dict[str, Any]) -> Any:
-        released = options.pop("released", None)
-        if released is None:
-            return registry.create(name, **options)
-        from llava.reduction import DART
-
-        registry.create(name, **options)  # names every wrong option at once
-        family, arguments = released
-        return DART.from_released(family, **arguments, **options)
-
-
-def released_sentence(method: Any) -> str:
-    """Return the method's own sentence on which released argument counted; empty when it has none."""
-    sentence = getattr(method, "rule_sentence", None) or getattr(method, "released_rule", None)
-    return str(sentence() if callable(sentence) else sentence or "")
+    def _create(self, registry: Any, name: str, family: str, options: dict[str, Any], budget: dict[str, Any]) -> Any:
+        method = registry.create(name, **{**options, **budget})
+        if name != "dart" or not self._released or self._range_problems():
+            return method
+        return type(method).from_released(family, self.reduction_ratio, self.max_num_tokens, **options)
 
 
 def _fields(registry: Any, name: str) -> set[str]:
