@@ -1,0 +1,110 @@
+"""Where the visual tokens of a batch of prompts are: per sample, per image, read off the token ids once."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from llava.reduction.groups import Groups
+from llava.reduction.tensors import to_device
+
+
+@dataclass(frozen=True)
+class Layout:
+    """B prompts of N columns.
+
+    Args:
+        image: (B, N) number of the image a column belongs to, within its sample; -1 for text and padding.
+        real: (B, N) False at padding.
+        host_image, host_real, host_ids: the same and the token ids, on the CPU.
+    """
+
+    image: Tensor
+    real: Tensor
+    host_image: Tensor
+    host_real: Tensor
+    host_ids: Tensor
+
+    @staticmethod
+    def read(ids: Tensor, real: Tensor | None, placeholders: Sequence[int], lengths: Sequence[int] | int | None) -> Layout:
+        """Find the images; waits for the device once.
+
+        Args:
+            ids: (B, N) token ids of the prompts, every image standing as a run of placeholder ids.
+            real: (B, N) bool, False at padding; None: no padding.
+            placeholders: token ids that stand for visual tokens.
+            lengths: visual tokens per image: one number for all, a list over all images of the batch (samples in
+                order), or None: every unbroken run of placeholders is one image.
+        """
+        device = ids.device
+        real = torch.ones_like(ids, dtype=torch.bool) if real is None else real
+        host_ids, host_real = torch.stack([ids, real.to(ids.dtype)]).cpu().unbind(0)
+        host_real = host_real.bool()
+        visual = torch.isin(host_ids, torch.tensor(tuple(placeholders), dtype=host_ids.dtype)) & host_real
+        host_image = _number_images(visual, lengths)
+        return Layout(to_device(host_image, device), real, host_image, host_real, host_ids)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Real tokens per sample."""
+        return self.host_real.sum(1).tolist()
+
+    @cached_property
+    def visual(self) -> list[list[int]]:
+        """Visual tokens of every image, per sample."""
+        return [torch.bincount(row[row >= 0]).tolist() for row in self.host_image]
+
+    @cached_property
+    def text_after(self) -> list[int]:
+        """Text tokens after the last visual token, per sample."""
+        after = (self.host_image >= 0).flip(1).cumsum(1).flip(1) == 0
+        return (after & self.host_real).sum(1).tolist()
+
+    @property
+    def has_images(self) -> bool:
+        return any(self.visual)
+
+    def members(self, together: bool) -> list[tuple[int, int]]:
+        """Selection problems as (sample, image); image -1 stands for all images of the sample."""
+        if together:
+            return [(sample, -1) for sample, images in enumerate(self.visual) if images]
+        return [(sample, image) for sample, images in enumerate(self.visual) for image in range(len(images))]
+
+    def groups(self, together: bool, image: Tensor | None = None, real: Tensor | None = None) -> Groups:
+        """Return the selection problems of the prompt: one per image, or one per sample."""
+        members = self.members(together)
+        return Groups.build(
+            self.image if image is None else image,
+            self.real if real is None else real,
+            members,
+            [sum(self.visual[s]) if i < 0 else self.visual[s][i] for s, i in members],
+            [self.text_after[s] for s, _ in members],
+            [len(self.visual[s]) if i < 0 else 1 for s, i in members],
+        )
+
+    def seeds(self, together: bool) -> list[int]:
+        """One integer per selection problem; a function of the sample's own token ids, not of the batch around it."""
+        own = [zlib.crc32(ids[real].numpy().tobytes()) for ids, real in zip(self.host_ids, self.host_real, strict=True)]
+        return [own[sample] + 1 + image for sample, image in self.members(together)]
+
+
+def _number_images(visual: Tensor, lengths: Sequence[int] | int | None) -> Tensor:
+    """(B, N) bool -> (B, N) number of the image within the sample, -1 elsewhere."""
+    if lengths is None:
+        starts = visual & ~torch.nn.functional.pad(visual, (1, -1))
+        number = starts.cumsum(1) - 1
+    elif isinstance(lengths, int):
+        number = (visual.cumsum(1) - 1) // lengths
+    else:
+        flat = torch.repeat_interleave(torch.tensor(lengths))
+        rank = visual.flatten().cumsum(0).view_as(visual) - 1
+        if flat.numel() != int(visual.sum()):
+            return _number_images(visual, None)  # features and placeholders differ: the model itself will complain
+        number = flat[rank.clamp(0, max(flat.numel() - 1, 0))] if flat.numel() else rank
+        number = number - number.masked_fill(~visual, torch.iinfo(number.dtype).max).amin(1, keepdim=True)
+    return number.masked_fill(~visual, -1)

@@ -1,0 +1,107 @@
+"""A method applied to a model: the `with` block, the permanent form, and the reports."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from types import TracebackType
+from typing import Any
+
+from llava.errors import LlavaError
+from llava.model.families import family_of
+from llava.model.report import PrefillRecord, Report, RunTotals
+from llava.model.surgery import Surgery
+from llava.reduction.base import Reduction
+
+REPORTS_KEPT = 256
+
+_PRUNED: weakref.WeakKeyDictionary[Any, Pruning] = weakref.WeakKeyDictionary()  # decoder -> the pruning at work on it
+
+
+class AlreadyPruned(LlavaError):
+    """The model is already pruned by a method; one at a time."""
+
+
+class Pruning:
+    """A method on a model, as `with method(model) as pruning: ...` or `pruning = method.apply(model)`.
+
+    Args:
+        method: which visual tokens survive.
+        model: a vision-language model of transformers, as `llava.load` returns it.
+
+    Raises:
+        UnsupportedModel: the family is not known, or the method cannot work with this model.
+    """
+
+    def __init__(self, method: Reduction, model: Any):
+        self.method = method
+        self.model = getattr(model, "_orig_mod", model)  # torch.compile hides the model inside
+        self.family = family_of(self.model)
+        self._surgery = Surgery(method, self.model, self.family, self._note)
+        self._records: deque[PrefillRecord] = deque()
+        self._reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
+        self._totals = RunTotals()
+
+    def install(self) -> Pruning:
+        """Prune from now on, until `remove()`.
+
+        Raises:
+            AlreadyPruned: a pruning is at work on this model.
+            UnsupportedModel: the method cannot work with this model.
+        """
+        at_work = _PRUNED.get(self._surgery.decoder)
+        if at_work is not None:
+            raise AlreadyPruned(
+                f"The model is already pruned by {at_work.method}. Leave that `with` block or call remove() first; two "
+                "methods cannot be nested."
+            )
+        self._surgery.install()
+        _PRUNED[self._surgery.decoder] = self
+        return self
+
+    def remove(self) -> None:
+        """Give the model back as it was; harmless when nothing is installed."""
+        if self.active:
+            self._surgery.remove()
+            del _PRUNED[self._surgery.decoder]
+
+    @property
+    def active(self) -> bool:
+        """Whether this pruning is at work."""
+        return _PRUNED.get(self._surgery.decoder) is self
+
+    def __enter__(self) -> Pruning:
+        return self.install()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    @property
+    def reports(self) -> list[Report]:
+        """One report per prefill, newest last; the last 256 are kept."""
+        self._count()
+        return list(self._reports)
+
+    @property
+    def last(self) -> Report | None:
+        """The report of the newest prefill; None before the first."""
+        self._count()
+        return self._reports[-1] if self._reports else None
+
+    def summary(self) -> dict[str, Any]:
+        """Means per sample over all prefills so far (selection time per prefill), with the numbers of both."""
+        self._count()
+        return {"method": self.method.name, **self._totals.means()}
+
+    def _note(self, record: PrefillRecord) -> None:
+        # Counting waits for the device, so a record is counted when asked for, or when the next one has come.
+        self._count()
+        self._records.append(record)
+
+    def _count(self) -> None:
+        while self._records:
+            report = self._records.popleft().report()
+            self._reports.append(report)
+            self._totals.add(report)

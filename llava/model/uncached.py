@@ -1,0 +1,47 @@
+"""Generating without a cache: the prompt is run again with every token, and must keep the tokens chosen at first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from llava.model.layout import Layout
+from llava.model.stages import PromptState, Stage
+
+IMAGE_INPUTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+
+
+class UncachedPrompt:
+    """The last prompt that ran without a cache, with its cuts.
+
+    Args:
+        layout: its layout.
+        inputs: keyword arguments of the model's body.
+        state: its cuts, filled in while the prompt runs.
+    """
+
+    def __init__(self, layout: Layout, inputs: dict[str, Any], state: PromptState):
+        self.layout, self.state = layout, state
+        self.images = _images(inputs)
+
+    def is_continued_by(self, layout: Layout, inputs: dict[str, Any]) -> bool:
+        """Whether a prompt is this one with tokens appended: the same image objects and the same ids, and longer."""
+        n = self.layout.host_ids.shape[1]
+        same_images = [a is b for a, b in zip(self.images, _images(inputs), strict=True)]
+        return (
+            all(same_images)
+            and layout.host_ids.shape[1] > n
+            and torch.equal(layout.host_ids[:, :n], self.layout.host_ids)
+            and torch.equal(layout.host_real[:, :n], self.layout.host_real)
+        )
+
+    def stages(self, n_columns: int) -> list[Stage]:
+        """The cuts for the longer prompt: the tokens chosen then, and all that was appended."""
+        return [stage.extended(n_columns, self.layout.host_ids.shape[1]) for stage in self.state.stages]
+
+
+def _images(inputs: dict[str, Any]) -> list[Any]:
+    images = [inputs.get(name) for name in IMAGE_INPUTS]
+    # transformers rebuilds the dict of encoder outputs for every call; the outputs in it stay the same objects.
+    return [next(iter(image.values()), None) if isinstance(image, dict) else image for image in images]
