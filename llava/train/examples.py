@@ -1,0 +1,95 @@
+"""Training examples: a scene built around what will be asked, and its questions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import questions as ask
+from .scenes import COLOR_NAMES, SHAPES, Scene, Window, sample_scene
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """What scenes of a training stage look like.
+
+    Args:
+        side: side of the window in patches.
+        things: largest number of things.
+        radius: bounding radius of things in pixels, smallest and largest.
+        sign: share of scenes with a sign.
+        characters: largest number of characters on a sign (at least 2).
+        font_sizes: of the sign, in pixels.
+        questions: number of questions for each scene.
+    """
+
+    side: int
+    things: int
+    radius: tuple[float, float] = (16.0, 30.0)
+    sign: float = 0.35
+    characters: int = 3
+    font_sizes: tuple[int, int] = (40, 58)
+    questions: int = 8
+
+
+def random_name(rng: np.random.Generator) -> tuple[str, str]:
+    return COLOR_NAMES[rng.integers(len(COLOR_NAMES))], SHAPES[rng.integers(len(SHAPES))]
+
+
+def names_with_count(rng: np.random.Generator, target: str, count: int, total: int) -> list[tuple[str, str]]:
+    """`total` (colour, shape) pairs of which exactly `count` have the colour or shape `target`."""
+    names = []
+    while len(names) < total:
+        color, shape = random_name(rng)
+        wanted = len(names) < count
+        if wanted and target in COLOR_NAMES:
+            color = target
+        elif wanted:
+            shape = target
+        elif target in (color, shape):
+            continue
+        names.append((color, shape))
+    return names
+
+
+def sign_text(rng: np.random.Generator, longest: int) -> str:
+    if longest >= 3 and rng.random() < 0.2:
+        return f"{rng.integers(10)}+{rng.integers(10)}"
+    return ask.random_code(rng, int(rng.integers(2, longest + 1)))
+
+
+def sample_example(rng: np.random.Generator, level: Difficulty, canvas: int, patch: int) -> tuple[Scene, list[ask.Question]]:
+    """Draw a scene specification and questions about it."""
+    grid = canvas // patch
+    window = Window(*(int(v) for v in rng.integers(0, grid - level.side + 1, 2)), level.side)
+    target = None
+    roll = rng.random()
+    if roll < 0.5:  # built for counting: every count equally likely
+        target = (COLOR_NAMES + SHAPES)[rng.integers(len(COLOR_NAMES) + len(SHAPES))]
+        count = int(rng.integers(0, min(5, level.things) + 1))
+        total = max(1, int(rng.integers(count, level.things + 1)))
+        names = names_with_count(rng, target, count, total)
+    else:
+        names = [random_name(rng) for _ in range(int(rng.integers(1, level.things + 1)))]
+    text = sign_text(rng, level.characters) if rng.random() < level.sign else None
+    scene = sample_scene(
+        rng, canvas=canvas, patch=patch, window=window, names=names, radius=level.radius, sign_text=text, font_sizes=level.font_sizes
+    )
+    asked: list[ask.Question] = []
+    kinds = ["caption", "existence", "existence", "color", "shape", "position", "position", "relation", "counting", "scene", "sign"]
+    weights = [0.6, 1.0, 0.8, 0.9, 0.9, 0.9, 0.6, 0.7, 1.3 if target else 0.6, 0.25, 0.15]
+    if scene.sign:
+        kinds += ["reading", "reading"]
+        weights += [1.5, 1.0]
+    order = [kinds[i] for i in np.argsort(-rng.random(len(kinds)) ** (1 / np.array(weights)))]
+    for kind in order:
+        asked += ask.counting(scene, rng, target) if kind == "counting" and target else ask.ASKERS[kind](scene, rng)
+        if len(asked) >= level.questions:
+            break
+    seen, unique = set(), []
+    for q in asked:
+        if q.text not in seen:
+            seen.add(q.text)
+            unique.append(q)
+    return scene, unique

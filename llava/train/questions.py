@@ -1,0 +1,237 @@
+"""Questions about a scene whose answers are known and cannot be guessed without looking.
+
+Every function takes the scene and a random generator and returns `Question`s; yes/no questions are balanced by
+construction, and negatives often share a colour or a shape with something present (POPE's adversarial idea).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from .scenes import BACKGROUNDS, COLOR_NAMES, DIGITS, LETTERS, SHAPES, Scene, Thing
+
+SHORT = "\nAnswer the question using a single word or phrase."
+NO_OCR = "\nReference OCR token: "  # TextVQA prompts carry this line; it is empty where an OCR engine found nothing
+NUMBER_WORDS = ("no", "one", "two", "three", "four", "five")
+
+
+@dataclass(frozen=True)
+class Question:
+    """`kind` is the ability it tests; `text` ends without the short-answer sentence; `answer` is the expected output."""
+
+    kind: str
+    text: str
+    answer: str
+
+
+def _yes(value: bool) -> str:
+    return "Yes" if value else "No"
+
+
+def article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def _pick(rng: np.random.Generator, items):
+    return items[int(rng.integers(len(items)))]
+
+
+def _unique(things: list[Thing], key) -> list[Thing]:
+    counts = Counter(key(t) for t in things)
+    return [t for t in things if counts[key(t)] == 1]
+
+
+def absent_name(scene: Scene, rng: np.random.Generator, hard: bool) -> str:
+    """A colour-shape pair that is not in the scene; `hard` ones share colour or shape with something present."""
+    present = {t.name for t in scene.things}
+    colors, shapes = {t.color for t in scene.things}, {t.shape for t in scene.things}
+    names = [(c, s) for c in COLOR_NAMES for s in SHAPES if f"{c} {s}" not in present]
+    if hard:
+        both = [n for n in names if n[0] in colors and n[1] in shapes]
+        either = [n for n in names if n[0] in colors or n[1] in shapes]
+        names = (both if both and rng.random() < 0.6 else either) or names
+    return " ".join(_pick(rng, names))
+
+
+def existence(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """Is there a red circle / a circle / a red object in the image?"""
+    out = []
+    roll, yes = rng.random(), bool(rng.integers(2))
+    if roll < 0.7:
+        if yes and scene.things:
+            name = _pick(rng, scene.things).name
+        else:
+            yes, name = False, absent_name(scene, rng, hard=rng.random() < 0.6)
+    else:
+        key, values = (lambda t: t.shape, SHAPES) if roll < 0.85 else (lambda t: t.color, COLOR_NAMES)
+        present = sorted({key(t) for t in scene.things})
+        absent = [v for v in values if v not in present]
+        yes = yes and bool(present) or not absent
+        name = _pick(rng, present if yes else absent)
+        if roll >= 0.85:
+            name += " object"
+    out.append(Question("existence", f"Is there {article(name)} in the image?", _yes(yes)))
+    return out
+
+
+def color(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """What color is the circle? (the only circle)"""
+    unique = _unique(scene.things, lambda t: t.shape)
+    if not unique:
+        return []
+    thing = _pick(rng, unique)
+    if rng.random() < 0.8:
+        return [Question("color", f"What color is the {thing.shape}?", thing.color)]
+    yes = bool(rng.integers(2))
+    others = [c for c in {t.color for t in scene.things} | {_pick(rng, COLOR_NAMES)} if c != thing.color]
+    yes = yes or not others
+    return [Question("color", f"Is the {thing.shape} {thing.color if yes else _pick(rng, sorted(others))}?", _yes(yes))]
+
+
+def shape(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """What shape is the red object? (the only red one)"""
+    unique = _unique(scene.things, lambda t: t.color)
+    if not unique:
+        return []
+    thing = _pick(rng, unique)
+    if rng.random() < 0.85:
+        return [Question("shape", f"What shape is the {thing.color} object?", thing.shape)]
+    yes = bool(rng.integers(2))
+    if rng.random() < 0.5:
+        name = thing.shape if yes else _pick(rng, [s for s in SHAPES if s != thing.shape])
+        return [Question("shape", f"Is the {thing.color} object {article(name)}?", _yes(yes))]
+    return [Question("commonsense", f"Can the {thing.color} object roll?", _yes(thing.shape in ("circle", "ring")))]
+
+
+def _sides(scene: Scene, thing: Thing) -> tuple[str, str, bool]:
+    """Vertical and horizontal half, and whether the centre is clear of both middle lines."""
+    middle, margin = scene.canvas / 2, scene.canvas / 18
+    clear = abs(thing.x - middle) > margin and abs(thing.y - middle) > margin
+    return ("top" if thing.y < middle else "bottom"), ("left" if thing.x < middle else "right"), clear
+
+
+def position(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """Where is the red circle? -> top left; left or right side; yes/no for the left half."""
+    clear = [t for t in _unique(scene.things, lambda t: t.name) if _sides(scene, t)[2]]
+    if not clear:
+        return []
+    thing = _pick(rng, clear)
+    vertical, horizontal, _ = _sides(scene, thing)
+    roll = rng.random()
+    if roll < 0.5:
+        return [Question("position", f"Where is the {thing.name}?", f"{vertical} {horizontal}")]
+    if roll < 0.65:
+        return [Question("position", f"Is the {thing.name} on the left or right side of the image?", horizontal)]
+    if roll < 0.75:
+        return [Question("position", f"Is the {thing.name} at the top or bottom of the image?", vertical)]
+    yes = bool(rng.integers(2))
+    flip = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
+    half = _pick(rng, (vertical, horizontal))
+    return [Question("position", f"Is the {thing.name} in the {half if yes else flip[half]} half of the image?", _yes(yes))]
+
+
+def relation(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """Is the red circle to the left of / above the blue square?"""
+    unique = _unique(scene.things, lambda t: t.name)
+    if len(unique) < 2:
+        return []
+    a, b = (unique[i] for i in rng.permutation(len(unique))[:2])
+    across = abs(a.x - b.x) > abs(a.y - b.y)
+    yes = bool(rng.integers(2))
+    before = (a.x < b.x) if across else (a.y < b.y)
+    words = ("to the left of", "to the right of") if across else ("above", "below")
+    word = words[0] if before == yes else words[1]
+    return [Question("relation", f"Is the {a.name} {word} the {b.name}?", _yes(yes))]
+
+
+def counting(scene: Scene, rng: np.random.Generator, target: str | None = None) -> list[Question]:
+    """How many red objects / circles / objects are there? `target` names the colour or shape the scene was built around."""
+    target = target or _pick(rng, COLOR_NAMES + SHAPES)
+    plural = f"{target} objects" if target in COLOR_NAMES else ("crosses" if target == "cross" else f"{target}s")
+    n = sum(target in (t.color, t.shape) for t in scene.things)
+    if n >= len(NUMBER_WORDS):
+        return []
+    if rng.random() < 0.8:
+        return [Question("counting", f"How many {plural} are there in the image?", str(n))]
+    yes = bool(rng.integers(2))
+    if n == 0:
+        return []
+    said = n if yes else _pick(rng, [m for m in (n - 1, n + 1) if 1 <= m < len(NUMBER_WORDS)])
+    noun = plural if said > 1 else plural.removesuffix("es") if target == "cross" else plural.removesuffix("s")
+    return [Question("counting", f"{'Are' if said > 1 else 'Is'} there {NUMBER_WORDS[said]} {noun} in the image?", _yes(yes))]
+
+
+def random_code(rng: np.random.Generator, length: int, alphabet: str = "") -> str:
+    alphabet = alphabet or _pick(rng, (LETTERS, DIGITS, LETTERS + DIGITS))
+    return "".join(alphabet[i] for i in rng.integers(0, len(alphabet), length))
+
+
+def reading(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """What is written on the sign? and yes/no about it; sums on the sign are questions of calculation."""
+    if scene.sign is None:
+        return []
+    text = scene.sign.text
+    if "+" in text:
+        total = sum(int(part) for part in text.split("+"))
+        yes = bool(rng.integers(2))
+        said = total if yes else total + int(_pick(rng, (-2, -1, 1, 2)))
+        if rng.random() < 0.4:
+            return [Question("calculation", "What is the result of the sum on the sign?", str(total))]
+        return [Question("calculation", f"Is the answer to the sum on the sign {said}?", _yes(yes))]
+    roll = rng.random()
+    if roll < 0.12:
+        yes = bool(rng.integers(2))
+        said = text if yes else near_miss(text, rng)
+        return [Question("ocr", f'Is the text on the sign "{said}"?', _yes(yes))]
+    if roll < 0.25:
+        k = int(rng.integers(min(len(text), 3)))
+        return [Question("reading", f"What is the {('first', 'second', 'third')[k]} character on the sign?", text[k])]
+    what = "What number is on the sign?" if text.isdigit() and rng.random() < 0.5 else "What is written on the sign?"
+    return [Question("reading", what, text)]
+
+
+def near_miss(text: str, rng: np.random.Generator) -> str:
+    """The same text with one character changed."""
+    k = int(rng.integers(len(text)))
+    alphabet = DIGITS if text[k] in DIGITS else LETTERS
+    return text[:k] + _pick(rng, alphabet.replace(text[k], "")) + text[k + 1 :]
+
+
+def background(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """What pattern does the background have?"""
+    if rng.random() < 0.5:
+        return [Question("scene", "What pattern does the background have?", scene.background)]
+    yes = bool(rng.integers(2))
+    said = scene.background if yes else _pick(rng, [b for b in BACKGROUNDS if b != scene.background])
+    return [Question("scene", f"Does this image show {article(said)} background?", _yes(yes))]
+
+
+def sign_presence(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    return [Question("existence", "Is there a sign in the image?", _yes(scene.sign is not None))]
+
+
+def caption(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """Describe the image: everything from left to right."""
+    parts = [(t.x, article(t.name)) for t in scene.things]
+    if scene.sign:
+        parts.append(((scene.sign.box[0] + scene.sign.box[2]) / 2, f"a sign that says {scene.sign.text}"))
+    if not parts:
+        return []
+    return [Question("caption", "Describe the image.", ", ".join(p for _, p in sorted(parts)) + ".")]
+
+
+ASKERS = {
+    "existence": existence,
+    "color": color,
+    "shape": shape,
+    "position": position,
+    "relation": relation,
+    "counting": counting,
+    "reading": reading,
+    "scene": background,
+    "sign": sign_presence,
+    "caption": caption,
+}
