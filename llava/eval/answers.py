@@ -1,4 +1,4 @@
-"""The answers file of a run: LLaVA's JSON lines, appended and flushed, healed after a kill, continued only by its own run.
+"""The answers file of a run: LLaVA's JSON lines, flushed row by row, healed after a kill, continued by its run only.
 
 Beside `<name>.jsonl` stands `<name>.run.jsonl`: its first line is the configuration with its `run_id`, every further
 line holds the measurements of one batch. Row i of the answers file answers question i, so the file is its own progress.

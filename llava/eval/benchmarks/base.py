@@ -106,6 +106,10 @@ class Benchmark(ABC):
     def label_files(self, root: Path, questions: Sequence[Question]) -> list[Path]:
         """Return the files the scorer reads besides the question file (for `questions`, where that matters)."""
 
+    def score_files(self, root: Path) -> list[Path]:
+        """Return what has to be there to score an answers file."""
+        return [root / self.question_file, *self.label_files(root, [])]
+
     @abstractmethod
     def score(self, root: Path, rows: Sequence[Row]) -> Score:
         """Score answers, in question order, with the official rules.

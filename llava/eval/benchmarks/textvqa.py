@@ -65,6 +65,9 @@ class TextVqa(Benchmark):
     def label_files(self, root: Path, questions: Sequence[Question]) -> list[Path]:
         return [self.annotation_file(root)]
 
+    def score_files(self, root: Path) -> list[Path]:
+        return [self.annotation_file(root)]
+
     def prompt(self, text: str, family: str) -> str:
         """LLaVA-1.5 sees the OCR hint; LLaVA-Next and Qwen2-VL do not; Qwen2-VL gets the question capitalised."""
         if family not in ("llava_next", "qwen2_vl"):

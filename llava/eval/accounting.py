@@ -1,0 +1,92 @@
+"""Means over a run of what each batch measured: token budgets, cache, FLOPs, times."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Numbers = dict[str, Any]
+"""name -> number, list of numbers (one per cut), or None."""
+
+
+PER_SAMPLE = (
+    "prompt",
+    "visual",
+    "asked",
+    "kept",
+    "final",
+    "mean_over_layers",
+    "flops_paper",
+    "flops_paper_unpruned",
+    "flops_exact",
+    "flops_exact_unpruned",
+)
+PER_BATCH = ("cache_bytes", "cache_bytes_unpruned", "selection_seconds")
+
+
+def batch_means(report: Any) -> Numbers:
+    """Return the per-sample means of one prefill's `Report`; `kept` has one number per cut.
+
+    Cache bytes and selection time belong to the whole batch and are divided by its size (filler of shorter samples is
+    really stored, and counts).
+    """
+    samples = len(report.prompt)
+    found: Numbers = {}
+    for name in PER_SAMPLE:
+        value = getattr(report, name)
+        nested = bool(value) and isinstance(value[0], (list, tuple))
+        found[name] = [sum(cut) / samples for cut in value] if nested else sum(value) / samples if value else []
+    for name in PER_BATCH:
+        value = getattr(report, name)
+        found[name] = None if value is None else value / samples
+    return found
+
+
+def mean(values: Sequence[tuple[Any, int]]) -> Any:
+    """Return the weighted mean of (value, weight) pairs; lists are averaged element by element, None is left out."""
+    known = [(value, weight) for value, weight in values if value is not None and weight]
+    if not known:
+        return None
+    if isinstance(known[0][0], (list, tuple)):
+        width = max(len(value) for value, _ in known)
+        return [mean([(value[i], weight) for value, weight in known if i < len(value)]) for i in range(width)]
+    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known)
+
+
+def run_means(measures: Sequence[Mapping[str, Any]]) -> Numbers:
+    """Return the mean over all samples of every number in the batches' `accounting`."""
+    names = dict.fromkeys(name for measure in measures for name in measure.get("accounting") or {})
+    return {
+        name: mean([((measure.get("accounting") or {}).get(name), measure["asked"]) for measure in measures])
+        for name in names
+    }
+
+
+def timings(measures: Sequence[Mapping[str, Any]]) -> Numbers:
+    """Return seconds per sample: totals, and median and quartiles over the batches.
+
+    The first batch of every start warms the machine up; it is left out of everything when there are others.
+    """
+    used = [m for m in measures if m["asked"] and not m["warm_up"]] or [m for m in measures if m["asked"]]
+    if not used:
+        return {}
+    samples = sum(m["asked"] for m in used)
+    found: Numbers = {"timed_samples": samples, "timed_batches": len(used)}
+    found["batch_size"] = sorted({m["batch_size"] for m in used})
+    for part in ("preprocess", "generate", "first_token"):
+        found[f"{part}_s"] = sum(m["seconds"][part] for m in used) / samples
+    found["decode_s"] = found["generate_s"] - found["first_token_s"]
+    found["per_sample_s"] = found["preprocess_s"] + found["generate_s"]
+    per_sample = [(m["seconds"]["preprocess"] + m["seconds"]["generate"]) / m["asked"] for m in used]
+    found["median_s"] = statistics.median(per_sample)
+    found["quartiles_s"] = _quartiles(per_sample)
+    found["new_tokens"] = sum(m["new_tokens"] * m["asked"] for m in used) / samples
+    return found
+
+
+def _quartiles(values: Sequence[float]) -> list[float]:
+    if len(values) < 2:
+        return [values[0], values[0]]
+    quarters = statistics.quantiles(values, n=4, method="inclusive")
+    return [quarters[0], quarters[2]]
