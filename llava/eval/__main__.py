@@ -131,8 +131,8 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> None:
     loaded = LoadedModel(model, processor, config.model_path or EMBEDDED, identity.weights_digest(model))
     family, options = processor.family, config.reduction
     method = options.build(family, seed=config.seed)
-    runs = [MethodRun(method, options.label, options.method_file, tuple(options.notes(family)))]
-    for note in runs[0].notes:
+    asked = MethodRun(method, options.label, options.method_file, tuple(options.notes(family)))
+    for note in asked.notes:
         say(note)
     settings = Settings(
         folder=(config._file.parent if config._file else Path(config.output)),
@@ -145,17 +145,15 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> None:
         results_file=config._file,
         say=warn,
     )
-    if config.compare and method.name != "none":
-        unpruned = MethodOptions(method="none")
-        runs.insert(0, MethodRun(unpruned.build(family), unpruned.label))
+    # Named files and --restart belong to the method that was asked for; the unpruned run has its own, and is reused.
+    beside = replace(settings, answers_file=None, results_file=None, restart=False)
+    unpruned = MethodOptions(method="none")
     for dataset, questions in zip(sets, data.load_questions(sets, family, config.limit), strict=True):
         records = []
-        for one in runs:
-            # Named files belong to the method that was asked for; the reference has its own, and is reused.
-            own = settings if one.method is method else replace(
-                settings, answers_file=None, results_file=None, restart=False
-            )  # fmt: skip
-            records.append(run_benchmark(dataset, questions, loaded, one, own))
+        if config.compare and method.name != "none":
+            none = MethodRun(unpruned.build(family), unpruned.label)
+            records.append(run_benchmark(dataset, questions, loaded, none, beside))
+        records.append(run_benchmark(dataset, questions, loaded, asked, settings))
         for line in screen.report(records):
             say(line)
 

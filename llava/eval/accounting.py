@@ -64,25 +64,36 @@ def run_means(measures: Sequence[Mapping[str, Any]]) -> Numbers:
 
 
 def timings(measures: Sequence[Mapping[str, Any]]) -> Numbers:
-    """Return seconds per sample: totals, and median and quartiles over the batches.
+    """Return seconds per sample of each part: mean over the samples, median and quartiles over the batches.
 
-    The first batch of every start warms the machine up; it is left out of everything when there are others.
+    `preprocess`: reading images, tokenising; `first_token`: image encoding and prefill up to the first token (selection
+    included); `decode`: the rest of the generation; `generate`: both; `total`: everything. The first batch of every
+    start warms the machine up; it is left out when there are others.
     """
     used = [m for m in measures if m["asked"] and not m["warm_up"]] or [m for m in measures if m["asked"]]
     if not used:
         return {}
-    samples = sum(m["asked"] for m in used)
-    found: Numbers = {"timed_samples": samples, "timed_batches": len(used)}
-    found["batch_size"] = sorted({m["batch_size"] for m in used})
-    for part in ("preprocess", "generate", "first_token"):
-        found[f"{part}_s"] = sum(m["seconds"][part] for m in used) / samples
-    found["decode_s"] = found["generate_s"] - found["first_token_s"]
-    found["per_sample_s"] = found["preprocess_s"] + found["generate_s"]
-    per_sample = [(m["seconds"]["preprocess"] + m["seconds"]["generate"]) / m["asked"] for m in used]
-    found["median_s"] = statistics.median(per_sample)
-    found["quartiles_s"] = _quartiles(per_sample)
-    found["new_tokens"] = sum(m["new_tokens"] * m["asked"] for m in used) / samples
+    samples = [m["asked"] for m in used]
+    found: Numbers = {
+        "samples": sum(samples),
+        "batches": len(used),
+        "batch_size": sorted({m["batch_size"] for m in used}),
+        "new_tokens": sum(m["new_tokens"] * m["asked"] for m in used) / sum(samples),
+    }
+    for part in ("preprocess", "first_token", "decode", "generate", "total"):
+        per_sample = [_seconds(m["seconds"], part) / m["asked"] for m in used]
+        found[part] = {
+            "mean_s": mean(list(zip(per_sample, samples, strict=True))),
+            "median_s": statistics.median(per_sample),
+            "quartiles_s": _quartiles(per_sample),
+        }
     return found
+
+
+def _seconds(seconds: Mapping[str, float], part: str) -> float:
+    if part == "decode":
+        return seconds["generate"] - seconds["first_token"]
+    return seconds["preprocess"] + seconds["generate"] if part == "total" else seconds[part]
 
 
 def _quartiles(values: Sequence[float]) -> list[float]:

@@ -69,6 +69,8 @@ class AnswersFile:
         try:
             self._open(run_id, configuration)
         except BaseException:
+            if not self.log_path.stat().st_size:  # made by the lock; nothing of a run is in it
+                self.log_path.unlink()
             self._lock.release()
             raise
 
@@ -86,10 +88,10 @@ class AnswersFile:
             _append(self.log_path, [{"run_id": run_id, "configuration": configuration}])
         _heal(self.path)
         self.rows = self._checked_rows()
-        measures = [line for line in log[1:] if line["first"] + line["count"] <= len(self.rows)]
-        if len(measures) < len(log[1:]):
-            _replace(self.log_path, [log[0], *measures])
-        self.measures: list[dict[str, Any]] = measures
+        # Measurements of answers that were lost with a killed process go too; they are the last lines.
+        self.measures: list[dict[str, Any]] = [m for m in log[1:] if m["first"] + m["count"] <= len(self.rows)]
+        if len(self.measures) < len(log[1:]):
+            _keep_lines(self.log_path, 1 + len(self.measures))
 
     def _check_owner(self, header: dict[str, Any], run_id: str, configuration: Mapping[str, Any]) -> None:
         if header.get("run_id") == run_id:
@@ -206,6 +208,12 @@ def _heal(path: Path) -> None:
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(path, whole)
+
+
+def _keep_lines(path: Path, count: int) -> None:
+    """Cut a file after its first `count` lines."""
+    lines = path.read_bytes().split(b"\n")[:count]
+    os.truncate(path, sum(len(line) + 1 for line in lines))
 
 
 def _complete_lines(path: Path) -> list[dict[str, Any]]:

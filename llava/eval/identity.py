@@ -108,7 +108,7 @@ def configuration_of(
         "model": {"name": model_name, "weights": weights},
         "method": record,
         "max_new_tokens": max_new_tokens,
-        "seed": seed,
+        "seed": None if method.name == "none" else seed,  # greedy decoding draws nothing
         "decoding": "greedy",
         **hardware(model),
         "versions": versions("torch", "transformers"),

@@ -35,7 +35,7 @@ class LoadedModel:
     @property
     def name(self) -> str:
         """Short name for files: the last part of the path."""
-        return Path(self.path).name
+        return Path(self.path).resolve().name
 
 
 @dataclass(frozen=True)
@@ -186,9 +186,14 @@ def _answer_rest(
             rows, _ = ask([answers.questions[place] for place in places])
             answers.replace(dict(zip(places, rows, strict=True)))
             bar.update(len(places))
-        for places in _chunks(range(len(answers.rows), len(answers.questions)), settings.batch_size):
-            answers.append(*ask([answers.questions[place] for place in places]))
-            bar.update(len(places))
+        # A batch that was cut short is asked again as a whole, so that the missing answers come from the same batch as
+        # in an uninterrupted run.
+        size, done = settings.batch_size, len(answers.rows)
+        for places in _chunks(range(done - done % size, len(answers.questions)), size):
+            rows, measure = ask([answers.questions[place] for place in places])
+            new = rows[max(0, done - places[0]) :]
+            answers.append(new, measure)
+            bar.update(len(new))
 
 
 class _Asker:

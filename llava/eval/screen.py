@@ -10,12 +10,13 @@ DASH = "-"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a plain table; the first column is left-aligned, the others right-aligned."""
+    """Return the lines of a plain table: columns of names up to `method` are left-aligned, numbers right-aligned."""
+    left = header.index("method") + 1
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
-        cells = [cell.ljust(width) if column == 0 else cell.rjust(width)
-                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))]  # fmt: skip
+        padded = zip(row, widths, strict=True)
+        cells = [cell.ljust(width) if n < left else cell.rjust(width) for n, (cell, width) in enumerate(padded)]
         return "  ".join(cells).rstrip()
 
     return [line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)]
@@ -37,12 +38,17 @@ def report(records: Sequence[Record]) -> list[str]:
         "",
         f"{first['title']} ({first['split']} data, {scored}{part} questions), {first['model']['name']}, {where}",
     ]
-    lines += [""] + table(*budget_table(records, reference)) + [""] + table(*score_table(records))
-    return lines + [""] + remarks(records, reference)
+    lines += ["", *table(*budget_table(records, reference))]
+    for part in score_tables(records):
+        lines += ["", *table(*part)]
+    return [*lines, "", *remarks(records, reference)]
 
 
 def budget_table(records: Sequence[Record], reference: Record | None) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: score, budget three ways, cache, FLOPs, time, each next to the unpruned run."""
+    """Return header and rows: score, budget three ways, cache, FLOPs, times, each next to the unpruned run.
+
+    Times are per sample, medians over the batches; `prefill s` is the time to the first token, the image's encoding included.
+    """
     unit = records[0]["headline"]["unit"]
     header = [
         "method",
@@ -54,6 +60,7 @@ def budget_table(records: Sequence[Record], reference: Record | None) -> tuple[l
         "cache MB",
         "FLOPs",
         "select ms",
+        "prefill s",
         "s/sample",
         "vs none",
     ]
@@ -75,7 +82,8 @@ def _budget_row(record: Record, reference: Record | None) -> list[str]:
         number(cache and cache / 1e6),
         _share(flops, full),
         number(selection if selection is None else 1000 * selection),
-        number(times.get("per_sample_s"), 3),
+        number(_median(times, "first_token"), 3),
+        number(_median(times, "total"), 3),
         _speed(record, reference),
     ]
 
@@ -87,17 +95,31 @@ def kept(counts: Mapping[str, Any]) -> str:
     return f"{counts['final']:.0f} of {counts['visual']:.0f}"
 
 
-def score_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of all metrics: one row per metric and group, one column per method."""
-    keys = dict.fromkeys((m["group"], m["name"]) for record in records for m in _all_metrics(record))
-    units = {(m["group"], m["name"]): m["unit"] for record in records for m in _all_metrics(record)}
-    values = [{(m["group"], m["name"]): m["value"] for m in _all_metrics(record)} for record in records]
+def score_tables(records: Sequence[Record]) -> list[tuple[list[str], list[list[str]]]]:
+    """Return tables of all metrics besides the headline: sums over the whole benchmark, then splits or sub-tasks."""
+    tables = []
+    for whole in (True, False):
+        chosen = [[m for m in record["metrics"] if (not m["group"]) == whole] for record in records]
+        chosen = [
+            [m for m in metrics if m != record["headline"]] for metrics, record in zip(chosen, records, strict=True)
+        ]
+        columns = {m["name"]: m["unit"] for metrics in chosen for m in metrics}
+        if columns:
+            header = ["" if whole else "part", "method", *(f"{name} {unit}".rstrip() for name, unit in columns.items())]
+            tables.append((header, _score_rows(records, chosen, columns)))
+    return tables
+
+
+def _score_rows(
+    records: Sequence[Record], chosen: Sequence[Sequence[Mapping[str, Any]]], columns: Mapping[str, str]
+) -> list[list[str]]:
     rows = []
-    for group, name in keys:
-        label = " ".join(word for word in (group, name, units[group, name]) if word)
-        digits = 2 if units[group, name] else 0
-        rows.append([label, *(number(found.get((group, name)), digits) for found in values)])
-    return ["metric", *(record["method"]["label"] for record in records)], rows
+    for group in dict.fromkeys(m["group"] for metrics in chosen for m in metrics):
+        for record, metrics in zip(records, chosen, strict=True):
+            values = {m["name"]: m["value"] for m in metrics if m["group"] == group}
+            cells = [number(values.get(name), 2 if unit else 0) for name, unit in columns.items()]
+            rows.append([group if record is records[0] else "", record["method"]["label"], *cells])
+    return rows
 
 
 def remarks(records: Sequence[Record], reference: Record | None) -> list[str]:
@@ -112,7 +134,8 @@ def remarks(records: Sequence[Record], reference: Record | None) -> list[str]:
         if why:
             lines.append(f"{record['method']['label']}: no time ratio, {why}.")
         if record["errors"]:
-            lines.append(f"{record['method']['label']}: {len(record['errors'])} questions could not be asked:")
+            failed = f"{len(record['errors'])} questions could not be asked and count as empty answers"
+            lines.append(f"{record['method']['label']}: {failed}:")
             lines += [f"  answer {e['answer']} ({e['question_id']}): {e['error']}" for e in record["errors"][:20]]
     official = records[0]["official"]
     lines += [f"Official, unpruned {o['model']}: {o['metric']} {o['value']:g} ({o['source']})" for o in official]
@@ -129,16 +152,16 @@ def time_mismatch(record: Record, reference: Record | None) -> str:
     return "" if mine == theirs else f"its batch size was {mine}, that of the unpruned run {theirs}"
 
 
-def _all_metrics(record: Record) -> list[Mapping[str, Any]]:
-    return [record["headline"], *(m for m in record["metrics"] if m != record["headline"])]
-
-
 def _share(value: float | None, whole: float | None) -> str:
     return DASH if value is None or not whole else f"{100 * value / whole:.1f} %"
+
+
+def _median(times: Mapping[str, Any], part: str) -> float | None:
+    return times[part]["median_s"] if times else None
 
 
 def _speed(record: Record, reference: Record | None) -> str:
     if reference is None or time_mismatch(record, reference):
         return DASH
-    mine, theirs = (r["timings"].get("per_sample_s") for r in (record, reference))
+    mine, theirs = (_median(r["timings"], "total") for r in (record, reference))
     return DASH if not mine or not theirs else f"{theirs / mine:.2f} x"
