@@ -31,7 +31,9 @@ class Layout:
     host_ids: Tensor
 
     @staticmethod
-    def read(ids: Tensor, real: Tensor | None, placeholders: Sequence[int], lengths: Sequence[int] | int | None) -> Layout:
+    def read(
+        ids: Tensor, real: Tensor | None, placeholders: Sequence[int], lengths: Sequence[int] | int | None
+    ) -> Layout:
         """Find the images; waits for the device once.
 
         Args:
@@ -42,7 +44,7 @@ class Layout:
                 order), or None: every unbroken run of placeholders is one image.
         """
         device = ids.device
-        real = torch.ones_like(ids, dtype=torch.bool) if real is None else real
+        real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.expand_as(ids)
         host_ids, host_real = torch.stack([ids, real.to(ids.dtype)]).cpu().unbind(0)
         host_real = host_real.bool()
         visual = torch.isin(host_ids, torch.tensor(tuple(placeholders), dtype=host_ids.dtype)) & host_real
@@ -75,17 +77,22 @@ class Layout:
             return [(sample, -1) for sample, images in enumerate(self.visual) if images]
         return [(sample, image) for sample, images in enumerate(self.visual) for image in range(len(images))]
 
-    def groups(self, together: bool, image: Tensor | None = None, real: Tensor | None = None) -> Groups:
-        """Return the selection problems of the prompt: one per image, or one per sample."""
+    def counts(self, together: bool) -> list[int]:
+        """Visual tokens of the whole prompt per selection problem."""
+        return [sum(self.visual[s]) if image < 0 else self.visual[s][image] for s, image in self.members(together)]
+
+    def groups(self, together: bool, image: Tensor, real: Tensor, n_visual: Sequence[int]) -> Groups:
+        """Return the selection problems among the columns alive: one per image, or one per sample.
+
+        Args:
+            together: whether all images of a prompt are one problem.
+            image, real: (B, S) of the columns alive, see the class.
+            n_visual: visual tokens alive per problem.
+        """
         members = self.members(together)
-        return Groups.build(
-            self.image if image is None else image,
-            self.real if real is None else real,
-            members,
-            [sum(self.visual[s]) if i < 0 else self.visual[s][i] for s, i in members],
-            [self.text_after[s] for s, _ in members],
-            [len(self.visual[s]) if i < 0 else 1 for s, i in members],
-        )
+        n_text = [self.text_after[sample] for sample, _ in members]
+        n_images = [len(self.visual[sample]) if image_number < 0 else 1 for sample, image_number in members]
+        return Groups.build(image, real, members, n_visual, n_text, n_images)
 
     def seeds(self, together: bool) -> list[int]:
         """One integer per selection problem; a function of the sample's own token ids, not of the batch around it."""

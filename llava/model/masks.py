@@ -38,7 +38,9 @@ def prompt_padding(mask: Any, n_columns: int) -> Tensor | None:
     return mask[:, :n_columns].bool()
 
 
-def stage_mask(config: Any, layer: int, hidden: Tensor, stage: Stage, cache: Any, given: Tensor | None) -> Tensor | None:
+def stage_mask(
+    config: Any, layer: int, hidden: Tensor, stage: Stage, cache: Any, given: Tensor | None
+) -> Tensor | None:
     """Mask for a layer that works on `stage`.
 
     Args:

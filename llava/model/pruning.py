@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from types import TracebackType
 from typing import Any
@@ -15,7 +14,7 @@ from llava.reduction.base import Reduction
 
 REPORTS_KEPT = 256
 
-_PRUNED: weakref.WeakKeyDictionary[Any, Pruning] = weakref.WeakKeyDictionary()  # decoder -> the pruning at work on it
+MARK = "llava_pruning"  # attribute of the decoder while a pruning is at work on it
 
 
 class AlreadyPruned(LlavaError):
@@ -49,26 +48,26 @@ class Pruning:
             AlreadyPruned: a pruning is at work on this model.
             UnsupportedModel: the method cannot work with this model.
         """
-        at_work = _PRUNED.get(self._surgery.decoder)
+        at_work = getattr(self._surgery.decoder, MARK, None)
         if at_work is not None:
             raise AlreadyPruned(
                 f"The model is already pruned by {at_work.method}. Leave that `with` block or call remove() first; two "
                 "methods cannot be nested."
             )
         self._surgery.install()
-        _PRUNED[self._surgery.decoder] = self
+        setattr(self._surgery.decoder, MARK, self)
         return self
 
     def remove(self) -> None:
         """Give the model back as it was; harmless when nothing is installed."""
         if self.active:
             self._surgery.remove()
-            del _PRUNED[self._surgery.decoder]
+            delattr(self._surgery.decoder, MARK)
 
     @property
     def active(self) -> bool:
         """Whether this pruning is at work."""
-        return _PRUNED.get(self._surgery.decoder) is self
+        return getattr(self._surgery.decoder, MARK, None) is self
 
     def __enter__(self) -> Pruning:
         return self.install()

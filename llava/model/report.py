@@ -72,7 +72,7 @@ class Report:
             cache = f"cache {self.cache_bytes / 1e6:.1f} of {self.cache_bytes_unpruned / 1e6:.1f} MB"
         return (
             f"{self.method}: visual tokens {_total(self.visual)} -> {_total(self.final)}{after} "
-            f"(asked {_total(self.asked)}, mean over {self.n_layers} layers {sum(self.mean_over_layers):.1f}); {cache}; "
+            f"(asked {_total(self.asked)}, mean over layers {sum(self.mean_over_layers):.1f}); {cache}; "
             f"prefill FLOPs {sum(self.flops_exact) / sum(self.flops_exact_unpruned):.1%} exact, "
             f"{sum(self.flops_paper) / sum(self.flops_paper_unpruned):.1%} by the paper's formula; "
             f"selection {self.selection_seconds * 1000:.1f} ms"

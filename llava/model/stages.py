@@ -24,6 +24,10 @@ class Stage:
     index: Tensor
     valid: Tensor | None
 
+    def sorted_index(self) -> Tensor:
+        """`index` with left filler replaced by -1, so that every row ascends."""
+        return (self.index if self.valid is None else self.index.masked_fill(~self.valid, -1)).contiguous()
+
     def extended(self, n_columns: int, n_prompt: int) -> Stage:
         """The same stage with prompt columns n_prompt .. n_columns - 1, generated since, appended."""
         new = torch.arange(n_prompt, n_columns, device=self.index.device).expand(self.index.shape[0], -1)
@@ -33,9 +37,16 @@ class Stage:
 
 @dataclass
 class PromptState:
-    """The cuts made in one prefill. It lives on the cache object, so generations may interleave and turns continue."""
+    """The cuts made in one prefill. It lives on the cache object, so generations may interleave and turns continue.
+
+    Args:
+        layout: the prompt; None for a cache that was filled without pruning.
+        n_visual: visual tokens alive now, per selection problem (`Layout.members`).
+        stages: one per cut.
+    """
 
     layout: Layout | None
+    n_visual: list[int] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
 
     def at(self, layer: int) -> Stage | None:
@@ -43,7 +54,7 @@ class PromptState:
         return next((stage for stage in reversed(self.stages) if stage.first_layer <= layer), None)
 
     def columns(self) -> tuple[Tensor, Tensor]:
-        """(image, real), both (B, S), of the columns alive now."""
+        """(image, real), both (B, S), of the columns alive now; see `Layout`."""
         image, real = self.layout.image, self.layout.real
         if not self.stages:
             return image, real
@@ -51,17 +62,32 @@ class PromptState:
         image, real = image.gather(1, last.index), real.gather(1, last.index)
         return (image, real) if last.valid is None else (image.masked_fill(~last.valid, -1), real & last.valid)
 
-    def cut(self, layer: int, keep: Tensor, counts: list[int]) -> Tensor:
+    def cut(self, layer: int, keep: Tensor, n_kept: list[int], together: bool) -> Tensor:
         """Record a cut and return the (B, S') columns of the current sequence that stay.
 
         Args:
             layer: decoder layer whose input is cut.
             keep: (B, S) bool.
-            counts: True entries per sample, known on the host.
+            n_kept: surviving visual tokens per selection problem.
+            together: whether a problem spans all images of a prompt.
         """
+        layout = self.layout
+        counts = [total - sum(images) for total, images in zip(layout.lengths, layout.visual, strict=True)]
+        for (sample, _), kept in zip(layout.members(together), n_kept, strict=True):
+            counts[sample] += kept
+        self.n_visual = list(n_kept)
         columns, valid = pack(keep, counts)
         index = self.stages[-1].index.gather(1, columns) if self.stages else columns
         self.stages.append(Stage(layer, index, valid))
+        return columns
+
+    def replay(self, stage: Stage) -> Tensor:
+        """Make a cut again that was chosen before; return the (B, S') columns of the current sequence that stay."""
+        columns = stage.index
+        if self.stages:
+            before = self.stages[-1].sorted_index()
+            columns = torch.searchsorted(before, columns).clamp_max(before.shape[1] - 1)
+        self.stages.append(stage)
         return columns
 
 

@@ -78,7 +78,13 @@ def tapped(attention: torch.nn.Module, read: Reader) -> Iterator[None]:
 
 
 def _tap(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float | None = None, **kwargs
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Any,
+    scaling: float | None = None,
+    **kwargs: Any,
 ) -> Any:
     tapping = module.config
     config, read = tapping.llava_tap

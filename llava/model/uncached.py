@@ -13,7 +13,7 @@ IMAGE_INPUTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
 
 
 class UncachedPrompt:
-    """The last prompt that ran without a cache, with its cuts.
+    """A prompt that ran without a cache, with its cuts.
 
     Args:
         layout: its layout.
@@ -24,20 +24,18 @@ class UncachedPrompt:
     def __init__(self, layout: Layout, inputs: dict[str, Any], state: PromptState):
         self.layout, self.state = layout, state
         self.images = _images(inputs)
+        self.newest = layout.host_ids
 
     def is_continued_by(self, layout: Layout, inputs: dict[str, Any]) -> bool:
-        """Whether a prompt is this one with tokens appended: the same image objects and the same ids, and longer."""
-        n = self.layout.host_ids.shape[1]
-        same_images = [a is b for a, b in zip(self.images, _images(inputs), strict=True)]
-        return (
-            all(same_images)
-            and layout.host_ids.shape[1] > n
-            and torch.equal(layout.host_ids[:, :n], self.layout.host_ids)
-            and torch.equal(layout.host_real[:, :n], self.layout.host_real)
-        )
+        """Whether a prompt is the newest form of this one with one token more: same image objects, same ids."""
+        same_images = all(a is b for a, b in zip(self.images, _images(inputs), strict=True))
+        if not (same_images and torch.equal(layout.host_ids[:, :-1], self.newest)):
+            return False
+        self.newest = layout.host_ids
+        return True
 
     def stages(self, n_columns: int) -> list[Stage]:
-        """The cuts for the longer prompt: the tokens chosen then, and all that was appended."""
+        """The cuts for the longer prompt: the tokens chosen at first, and all that was appended."""
         return [stage.extended(n_columns, self.layout.host_ids.shape[1]) for stage in self.state.stages]
 
 

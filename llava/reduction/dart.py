@@ -9,6 +9,7 @@ the lower index.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -43,8 +44,8 @@ class DART(InLLM):
             pivots_visual + (pivots_visual + pivots_text) * quota, e.g. 132 for keep=128; see `budget`.
         pivots_visual: visual pivots per image; they always survive.
         pivots_text: pivots among the text tokens after the last visual token; a shorter text gives fewer.
-        criterion: how pivots are chosen: largest or smallest L1 norm of the key (after rotary embedding) or of the value
-            of layer - 1, attention received there (mean over heads and queries), or at random.
+        criterion: how pivots are chosen: largest or smallest L1 norm of the key (after rotary embedding) or of the
+            value of layer - 1, attention received there (mean over heads and queries), or at random.
         order: "cpython_set" as released (the order in which CPython iterates a set of the pivots' indices), or "norm":
             visual then text pivots, each from the best score down.
         budget: "released" quota floor(keep / pivots); "released_next", the LLaVA-NeXT form of it; "exact", exactly
@@ -76,7 +77,7 @@ class DART(InLLM):
         max_num_tokens: int | None = None,
         **options: Any,
     ) -> DART:
-        """Return DART with the budget rule a family's released script applies; `released_rule` says which value counted.
+        """Return DART with the budget rule of a family's released script; `released_rule` says which value counted.
 
         Args:
             family: "llava": max_num_tokens wins over the ratio; "llava_next": both are ignored, 320; "qwen2_vl": the
@@ -91,7 +92,7 @@ class DART(InLLM):
     def problems(self) -> list[str]:
         problems = []
         if self.pivots_visual + self.pivots_text == 0:
-            problems.append("pivots_visual=0 and pivots_text=0 leave no pivot: give at least one, e.g. pivots_visual=4.")
+            problems.append("pivots_visual=0 and pivots_text=0 leave no pivot: give one, e.g. pivots_visual=4.")
         if self.budget == released.EXACT and isinstance(self.keep, int) and self.keep < self.pivots_visual:
             problems.append(
                 f"keep={self.keep} with budget='exact' cannot hold pivots_visual={self.pivots_visual}: visual pivots "
@@ -110,7 +111,7 @@ class DART(InLLM):
     def plan(self, groups: Groups) -> list[int]:
         return [
             released.count(n_visual, self.pivots_visual, self._quotas(n_visual, n_text, n_images))
-            for n_visual, n_text, n_images in zip(groups.n_visual, groups.n_text, groups.n_images, strict=True)
+            for n_visual, n_text, n_images in _sizes(groups)
         ]
 
     def select(self, state: LayerState) -> Tensor:
@@ -119,7 +120,7 @@ class DART(InLLM):
             self._precise(state.normed),
             self._pivot_scores(state),
             groups,
-            quotas=[self._quotas(*sizes) for sizes in zip(groups.n_visual, groups.n_text, groups.n_images, strict=True)],
+            quotas=[self._quotas(*sizes) for sizes in _sizes(groups)],
             pivots_visual=self.pivots_visual,
             pivots_text=self.pivots_text,
             order=self.order,
@@ -253,8 +254,13 @@ def select_groups(
     return claimed & groups.valid
 
 
+def _sizes(groups: Groups) -> Iterator[tuple[int, int, int]]:
+    """(n_visual, n_text, n_images) of every problem."""
+    return zip(groups.n_visual, groups.n_text, groups.n_images, strict=True)
+
+
 def _turns(absolute: Tensor, used: list[int], order: str) -> Tensor:
-    """(R, P) positions of the pivots in the order in which they claim; a problem with fewer pivots has its own first."""
+    """(R, P) positions of the pivots in the order in which they claim; unused ones come last."""
     listed = torch.arange(absolute.shape[1], device=absolute.device).expand_as(absolute)
     if order == BY_NORM:
         return listed
@@ -293,6 +299,6 @@ def _refuse_pivots(n_visual: int, pivots_visual: int, text_used: int) -> None:
         )
     if pivots_visual + text_used == 0:
         raise ConfigurationError(
-            "There is no pivot: pivots_visual=0 and no text follows the image. Give pivots_visual=4, or put the question "
-            "after the image."
+            "There is no pivot: pivots_visual=0 and no text follows the image. Give pivots_visual=4, or put the "
+            "question after the image."
         )

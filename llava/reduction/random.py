@@ -28,8 +28,8 @@ DART_PIVOTS = 4  # per modality, DART's default
 class Random(InLLM):
     """Drop visual tokens at random, before decoder layer `layer`.
 
-    The draw depends on `seed`, the prompt's token ids and the number of the image in the prompt, so that a sample alone,
-    in any batch and in a resumed run keeps the same tokens. Two images under the same words share a draw.
+    The draw depends on `seed`, the prompt's token ids and the number of the image in the prompt, so that a sample keeps
+    the same tokens alone, in any batch and in a resumed run. Two images under the same words share a draw.
 
     Args:
         keep, layer, images: see `InLLM`.

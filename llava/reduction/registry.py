@@ -1,4 +1,4 @@
-"""The register of methods: names to classes, creation with all mistakes reported at once, classes from a user's file."""
+"""The register of methods: names to classes, creation that reports all mistakes at once, classes from a user's file."""
 
 import dataclasses
 import importlib.util
@@ -66,9 +66,7 @@ def create(name: str, **options: Any) -> Reduction:
     known = [field.name for field in options_of(cls)]
     unknown = [option for option in options if option not in known]
     listing = f"Its options: {', '.join(known)}." if known else "It has no options."
-    problems = [
-        f"Method {name!r} has no option {option!r}.{suggestion(option, known)} {listing}" for option in unknown
-    ]
+    problems = [f"Method {name!r} has no option {option!r}.{suggestion(option, known)} {listing}" for option in unknown]
     try:
         method = cls(**{option: value for option, value in options.items() if option in known})
     except ConfigurationError as error:

@@ -26,8 +26,9 @@ def quotas(
         keep: budget B (count) or 1 - reduction ratio (fraction).
         pivots_visual, pivots_text: nominal numbers of pivots; the quota is computed from their sum P.
         text_used: text pivots there are, at most `pivots_text`; a short prompt has fewer than asked.
-        budget: "released": floor(B / P), or floor(L (1 - ratio) / P); "released_next": floor(min(B, L - pivots) / P);
-            "exact": what is left of `keep` after the visual pivots, spread evenly, the first pivots taking the rest.
+        budget: "released": floor(B / P) or floor(L (1 - ratio) / P), and everything if nothing is to be removed;
+            "released_next": floor(min(B, L - pivots_visual) / P); "exact": what is left of `keep` after the visual
+            pivots, spread evenly, the first pivots taking the rest.
 
     Returns:
         pivots_visual + text_used quotas. The last ones may exceed what is left; the claim stops there.
@@ -38,7 +39,9 @@ def quotas(
         total = int(n_visual * keep) if isinstance(keep, float) else keep
         share, rest = divmod(max(min(total, n_visual) - pivots_visual, 0), used)
         return [share + (position < rest) for position in range(used)]
-    if isinstance(keep, float):
+    if budget == RELEASED and keep >= (1 if isinstance(keep, float) else n_visual):
+        quota = n_visual  # nothing is to be removed, however few pivots there are
+    elif isinstance(keep, float):
         quota = int(n_visual * keep / nominal)
     elif budget == RELEASED_NEXT:
         quota = max(min(keep, n_visual - pivots_visual), 0) // nominal
@@ -82,7 +85,7 @@ def released_budget(
             f"reduction_ratio={reduction_ratio!r} is outside [0, 1): give the fraction to remove, e.g. 0.778."
         )
     if max_num_tokens is not None and not (_is_whole(max_num_tokens) and max_num_tokens >= 1):
-        problems.append(f"max_num_tokens={max_num_tokens!r} is not a budget: give a whole number of at least 1, e.g. 128.")
+        problems.append(f"max_num_tokens={max_num_tokens!r} is not a budget: give a count of at least 1, e.g. 128.")
     if family == LLAVA and reduction_ratio is None and max_num_tokens is None:
         problems.append("Give max_num_tokens (e.g. 128) or reduction_ratio (e.g. 0.778).")
     if family == QWEN2_VL and reduction_ratio is None:
@@ -91,7 +94,7 @@ def released_budget(
         raise ConfigurationError(*problems)
     ratio = f"reduction ratio {reduction_ratio}"
     if family == LLAVA_NEXT:
-        given = [f"{ratio}"] * (reduction_ratio is not None) + [f"budget {max_num_tokens}"] * (max_num_tokens is not None)
+        given = [ratio] * (reduction_ratio is not None) + [f"budget {max_num_tokens}"] * (max_num_tokens is not None)
         ignored = f"; {' and '.join(given)} ignored" if given else ""
         return ReleasedBudget(NEXT_BUDGET, RELEASED_NEXT, f"LLaVA-NeXT rule: {NEXT_BUDGET} tokens count{ignored}.")
     if family == LLAVA and max_num_tokens is not None:

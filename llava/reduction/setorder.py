@@ -81,8 +81,8 @@ def _probes(values: Tensor, size: int) -> Tensor:
 def _jump_tables(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Coefficients of the unrolled recurrence i <- 5 i + 1 + w, w <- w >> 5, started at i = w = value.
 
-    i_t = 5^t value + (5^t - 1) / 4 + sum over s = 1..t of 5^(t-s) (value >> 5 s), all modulo the table's size. Once w is
-    used up the recurrence visits every slot within `size` jumps, so `size` more jumps always find a free one.
+    i_t = 5^t value + (5^t - 1) / 4 + sum over s = 1..t of 5^(t-s) (value >> 5 s), all modulo the table's size. Once w
+    is used up the recurrence visits every slot within `size` jumps, so `size` more jumps always find a free one.
     """
     n_shifts = -(-VALUE_BITS // PERTURB_SHIFT)
     factors, constants = [], []
