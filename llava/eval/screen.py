@@ -47,7 +47,7 @@ def report(records: Sequence[Record]) -> list[str]:
 def budget_table(records: Sequence[Record], reference: Record | None) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: score, budget three ways, cache, FLOPs, times, each next to the unpruned run.
 
-    Times are per sample, medians over the batches; `prefill s` is the time to the first token, the image's encoding included.
+    Times are per sample, medians over the batches; `prefill s` ends with the first token, image encoding included.
     """
     unit = records[0]["headline"]["unit"]
     header = [
