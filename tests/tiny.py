@@ -1,4 +1,4 @@
-"""Tiny vision-language models with random weights, and hand-made prompts for them; no processor, no tokenizer, no files."""
+"""Tiny vision-language models with random weights and hand-made prompts; no processor, no tokenizer, no files."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from llava.errors import BadInput, UnsupportedModel
 from llava.model.masks import FULL, SLIDING, layer_type
+from llava.model.uncached import image_inputs
 
 
 def refuse_layers(decoder: Any, layers: tuple[int, ...]) -> None:
@@ -70,9 +71,15 @@ def refuse_unseen_ids(ids: Tensor | None, n_columns: int) -> None:
         )
 
 
-def refuse_new_images(ids: Tensor | None, placeholders: tuple[int, ...], n_new: int) -> None:
-    """Refuse images in a continuation: nothing has been, or can be, chosen among their tokens."""
-    if n_new > 1 and ids is not None and torch.isin(ids, torch.tensor(placeholders, device=ids.device)).any():
+def refuse_new_images(inputs: dict[str, Any], placeholders: tuple[int, ...]) -> None:
+    """Refuse images in a continuation: nothing has been, or can be, chosen among their tokens.
+
+    Placeholder ids without an image are let through: prompt-lookup decoding proposes them.
+    """
+    ids = inputs.get("input_ids")
+    if ids is None or all(image is None for image in image_inputs(inputs)):
+        return
+    if torch.isin(ids, torch.tensor(placeholders, device=ids.device)).any():
         raise BadInput(
             "A new image on top of a cache that already holds a prompt cannot be pruned. Start a new cache with the "
             "whole conversation (past_key_values=None), images included."

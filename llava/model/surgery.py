@@ -152,7 +152,7 @@ class Surgery:
         if cache is None or _is_empty(cache, n_new, state):
             return self._begin_prefill(kwargs, n_new)
         if self.method.layers:
-            guards.refuse_new_images(self.inputs.get("input_ids"), self.family.placeholders(self.model), n_new)
+            guards.refuse_new_images(self.inputs, self.family.placeholders(self.model))
         return Pass(state or PromptState(None), cache)
 
     def _begin_prefill(self, kwargs: dict[str, Any], n_columns: int) -> Pass:

@@ -23,12 +23,12 @@ class UncachedPrompt:
 
     def __init__(self, layout: Layout, inputs: dict[str, Any], state: PromptState):
         self.layout, self.state = layout, state
-        self.images = _images(inputs)
+        self.images = image_inputs(inputs)
         self.newest = layout.host_ids
 
     def is_continued_by(self, layout: Layout, inputs: dict[str, Any]) -> bool:
         """Whether a prompt is the newest form of this one with one token more: same image objects, same ids."""
-        same_images = all(a is b for a, b in zip(self.images, _images(inputs), strict=True))
+        same_images = all(a is b for a, b in zip(self.images, image_inputs(inputs), strict=True))
         if not (same_images and torch.equal(layout.host_ids[:, :-1], self.newest)):
             return False
         self.newest = layout.host_ids
@@ -39,7 +39,8 @@ class UncachedPrompt:
         return [stage.extended(n_columns, self.layout.host_ids.shape[1]) for stage in self.state.stages]
 
 
-def _images(inputs: dict[str, Any]) -> list[Any]:
+def image_inputs(inputs: dict[str, Any]) -> list[Any]:
+    """The image inputs of a call, each None when absent."""
     images = [inputs.get(name) for name in IMAGE_INPUTS]
     # transformers rebuilds the dict of encoder outputs for every call; the outputs in it stay the same objects.
     return [next(iter(image.values()), None) if isinstance(image, dict) else image for image in images]

@@ -57,7 +57,7 @@ class Groups:
         """
         sample, wanted = to_device(members, image.device).unbind(1)
         rows = image[sample]
-        member = (rows == wanted[:, None]) | ((wanted[:, None] < 0) & (rows >= 0))
+        member = torch.where(wanted[:, None] < 0, rows >= 0, rows == wanted[:, None])
         after_last = (rows >= 0).flip(1).cumsum(1).flip(1) == 0
         columns, valid = _columns_of(member, max(n_visual, default=0))
         text_columns, text_valid = _columns_of(after_last & real[sample], max(n_text, default=0))
