@@ -17,6 +17,7 @@ from llava.model import checkpoints
 from llava.model.processing import Processor
 
 DTYPES = {
+    "auto": "auto",
     "float32": torch.float32,
     "fp32": torch.float32,
     "float16": torch.float16,
@@ -41,7 +42,8 @@ def load(
     Args:
         path: folder or hub name in the layout of `llava-hf/llava-1.5-7b-hf`; None loads the embedded llava-nano.
         device: default CUDA if there is one, else the CPU; "auto" spreads the layers over all GPUs.
-        dtype: default what the checkpoint is stored in on CUDA, float32 on the CPU.
+        dtype: "float32", "float16", "bfloat16", or "auto" for what the checkpoint is stored in; default "auto" on CUDA,
+            float32 on the CPU.
         attn_implementation: "sdpa" (default), "eager" or "flash_attention_2".
         quantize: load the linear layers in 8 or 4 bits (needs bitsandbytes and CUDA).
 
@@ -117,7 +119,7 @@ def _placement(
     if device.type == "cuda" and not torch.cuda.is_available():
         problems.append(f"Device {device} was asked for, but this PyTorch sees no CUDA device: use cpu.")
     if isinstance(dtype, str) and dtype not in DTYPES:
-        problems.append(f"Unknown dtype '{dtype}': use float32, float16 or bfloat16.")
+        problems.append(f"Unknown dtype '{dtype}': use float32, float16, bfloat16 or auto.")
     elif dtype is None:
         options["dtype"] = torch.float32 if device.type == "cpu" else "auto"
     else:

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from llava.errors import BadInput, MissingData
 
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program, as EPS does
 SMALLEST_SIDE = 2
 LARGEST_SIDE = 16_384
 LARGEST_ASPECT = 100
@@ -48,10 +49,10 @@ def load_image(source: str | Path | Image.Image) -> Image.Image:
 
 def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return _decoded(image, name)
     except UnidentifiedImageError as error:
-        raise BadInput(f"{name} is not an image that Pillow can read (PNG, JPEG, WebP, ...).") from error
+        raise BadInput(f"{name} is not an image of a known kind ({', '.join(FORMATS)}).") from error
     except Image.DecompressionBombError as error:
         raise BadInput(f"{name} has too many pixels to be opened safely: make it smaller first.") from error
 

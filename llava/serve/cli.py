@@ -47,7 +47,7 @@ class ChatConfig:
     device: Annotated[str | None, named("NAME")] = None
     """cpu, cuda, cuda:1, mps; by default CUDA if there is one."""
     dtype: Annotated[str | None, named("NAME")] = None
-    """float32, float16 or bfloat16; by default the checkpoint's own on CUDA, float32 on the CPU."""
+    """float32, float16, bfloat16 or auto (as stored); by default auto on CUDA, float32 on the CPU."""
     attn_implementation: Annotated[str | None, named("NAME")] = None
     """sdpa, eager or flash_attention_2."""
     load_8bit: bool = False
@@ -167,7 +167,11 @@ def answer_one(conversation: Any, pruning: Any, question: str, debug: bool = Fal
     if not sys.stdin.isatty():
         speaker = ""
     write(speaker)
-    answer = conversation.ask(question, write)
+    try:
+        answer = conversation.ask(question, write)
+    except KeyboardInterrupt:
+        say()  # what was streamed keeps its line
+        raise
     say(answer.text if conversation.sampling.num_beams > 1 else "")
     report = pruning.last
     accounting = f"{report.line()}; " if report is not None else ""

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import TextStreamer
 
-from llava.errors import BadInput
+from llava.errors import BadInput, LlavaError
 from llava.model.conversation import IMAGE_MARKER, Turn
 from llava.model.images import load_image
 
@@ -106,6 +106,7 @@ class Conversation:
 
         Raises:
             BadInput: the question holds an image marker of its own, or the conversation has become too long.
+            LlavaError: the device ran out of memory.
         """
         if IMAGE_MARKER in question:
             raise BadInput(f"A question cannot contain {IMAGE_MARKER}: add images with --image-file or /image.")
@@ -116,8 +117,13 @@ class Conversation:
         length = inputs["input_ids"].shape[1]
         self._check_length(length)
         streamer = _Streamer(self.processor.tokenizer, on_text) if self.sampling.num_beams == 1 else None
-        with torch.inference_mode():
-            output = self.model.generate(**inputs, **self.sampling.arguments(), streamer=streamer)
+        try:
+            with torch.inference_mode():
+                output = self.model.generate(**inputs, **self.sampling.arguments(), streamer=streamer)
+        except torch.OutOfMemoryError as error:
+            raise LlavaError(
+                f"The device has not enough memory for {length} prompt tokens: start anew (/clear) or use fewer images."
+            ) from error
         new_ids = output[:, length:]
         seconds = time.perf_counter() - started
         text = self.processor.decode(new_ids)[0]

@@ -54,9 +54,17 @@ def test_same_logits_as_plain_transformers(folder):
         assert torch.equal(model(**inputs).logits, plain(**inputs).logits)
 
 
-@pytest.mark.parametrize(("asked", "got"), [("bfloat16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize(
+    ("asked", "got"), [("bfloat16", torch.bfloat16), ("fp16", torch.float16), ("auto", torch.float16)]
+)
 def test_dtype_by_name(folder, asked, got):
     assert llava.load(folder, dtype=asked)[0].dtype == got
+
+
+def test_layers_placed_by_accelerate(folder):
+    model, processor = llava.load(folder, device="auto")
+    ids = processor(processor.prompt("Hi", 0))["input_ids"]
+    assert ids.device == model.device and torch.isfinite(model(ids).logits).all()
 
 
 def test_eager_attention(folder):

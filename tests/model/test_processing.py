@@ -217,11 +217,14 @@ def test_bad_image_files(tmp_path):
     cut.write_bytes(whole.read_bytes()[:4000])
     words = tmp_path / "words.jpg"
     words.write_text("not a picture")
+    program = tmp_path / "program.png"
+    Image.new("RGB", (20, 20)).save(program, "EPS")  # Pillow would start Ghostscript to read it
     for path, message in [
         (tmp_path / "absent.png", "No image at"),
         (tmp_path, "is not a file"),
         (cut, "damaged or cut short"),
         (words, "is not an image"),
+        (program, "is not an image"),
     ]:
         with pytest.raises(BadInput if path != tmp_path / "absent.png" else Exception, match=message) as error:
             load_image(path)
