@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from llava.errors import BadInput, MissingData
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program, as EPS does
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program, as EPS does
 SMALLEST_SIDE = 2
 LARGEST_SIDE = 16_384
 LARGEST_ASPECT = 100
