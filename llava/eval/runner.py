@@ -189,7 +189,8 @@ def _answer_rest(
         # A batch that was cut short is asked again as a whole, so that the missing answers come from the same batch as
         # in an uninterrupted run.
         size, done = settings.batch_size, len(answers.rows)
-        for places in _chunks(range(done - done % size, len(answers.questions)), size):
+        first = done if answers.finished else done - done % size
+        for places in _chunks(range(first, len(answers.questions)), size):
             rows, measure = ask([answers.questions[place] for place in places])
             new = rows[max(0, done - places[0]) :]
             answers.append(new, measure)

@@ -1,0 +1,223 @@
+"""`python -m llava.eval` from end to end: a tiny random checkpoint, real pruning, real files, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llava.eval.__main__ import main
+from tests.eval.small_data import answers_to, read_lines, write_mme, write_pope, write_textvqa
+from tests.model.llava_folder import write_checkpoint
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL_DART = ["--keep", "3", "--set", "pivots_visual=1", "--set", "pivots_text=1", "--max-new-tokens", "3"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with the mini sets in the documented layout, entered."""
+    home = tmp_path / "playground" / "data" / "eval"
+    write_pope(home / "pope" / "mini")
+    write_mme(home / "MME" / "mini")
+    write_textvqa(home / "textvqa" / "mini")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def results(folder):
+    return {record["run_name"]: record for record in (json.loads(p.read_text()) for p in folder.glob("*.json"))}
+
+
+def test_all_benchmarks_next_to_the_unpruned_run(workplace, checkpoint, capsys):
+    words = ["pope", "mme", "textvqa", "--model-path", str(checkpoint), "--compare", *SMALL_DART]
+    assert main(words) == 0
+    screen = capsys.readouterr().out
+    for words_shown in ("POPE (mini data, 18 questions)", "MME (mini", "TextVQA (mini", "3 of 4", "4 of 4", "FLOPs"):
+        assert words_shown in screen
+    found = results(workplace / "results")
+    assert len(found) == 6
+    for record in found.values():
+        assert (
+            record["samples"]["scored"]
+            == record["samples"]["in_data_set"]
+            == len(read_lines(Path(record["answers_file"])))
+        )
+        pruned = record["method"]["name"] == "dart"
+        counts = record["accounting"]
+        assert counts["final"] == (3 if pruned else 4) and counts["mean_over_layers"] == (3.5 if pruned else 4)
+        assert (counts["cache_bytes"] < counts["cache_bytes_unpruned"]) == pruned
+        assert (counts["flops_exact"] < counts["flops_exact_unpruned"]) == pruned
+    mme = next(
+        record for record in found.values() if record["benchmark"] == "mme" and record["method"]["name"] == "dart"
+    )
+    folder = workplace / "playground/data/eval/MME/mini/eval_tool/answers" / mme["run_name"]
+    assert {path.name for path in folder.iterdir()} == {"count.txt", "artwork.txt", "code_reasoning.txt"}
+
+    # Another method reuses the finished unpruned run.
+    assert (
+        main(
+            [
+                "pope",
+                "--model-path",
+                str(checkpoint),
+                "--compare",
+                "--method",
+                "random",
+                *SMALL_DART[:2],
+                *SMALL_DART[-2:],
+            ]
+        )
+        == 0
+    )
+    again = capsys.readouterr()
+    assert "All 18 answers of this run are there already" in again.err and "random-3" in again.out
+
+
+def test_predictions_do_not_depend_on_the_batch(workplace, checkpoint):
+    texts = []
+    for size in ("1", "5", "18"):
+        words = ["pope", "--model-path", str(checkpoint), "--batch-size", size, "--output", size, *SMALL_DART]
+        assert main(words) == 0
+        texts.append([row["text"] for row in read_lines(next((workplace / size).glob("*dart-3-????????.jsonl")))])
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_named_files(workplace, checkpoint):
+    words = ["pope", "--model-path", str(checkpoint), "--output", "out/mine.json", "--limit", "6", *SMALL_DART]
+    assert main([*words, "--answers-file", "a/b.jsonl"]) == 0
+    assert json.loads(Path("out/mine.json").read_text())["answers_file"] == "a/b.jsonl"
+    assert len(read_lines(Path("a/b.jsonl"))) == 6
+
+
+def test_released_arguments_say_which_one_counted(workplace, checkpoint, capsys):
+    words = [
+        "pope",
+        "--model-path",
+        str(checkpoint),
+        "--reduction-ratio",
+        "0.5",
+        "--max-num-tokens",
+        "2",
+        *SMALL_DART[2:],
+    ]
+    assert main([*words, "--limit", "3"]) == 0
+    assert "budget 2 counts; reduction ratio 0.5 ignored" in capsys.readouterr().out
+
+
+class TestBadInput:
+    @pytest.fixture(autouse=True)
+    def no_model(self, monkeypatch):
+        def refuse(*_, **__):
+            raise AssertionError("a model was loaded")
+
+        monkeypatch.setattr("llava.model.builder.load", refuse)
+
+    def test_every_missing_path_is_listed(self, workplace, capsys):
+        home = workplace / "playground" / "data" / "eval"
+        (home / "pope/mini/coco/coco_pope_popular.json").unlink()
+        (home / "pope/mini/val2014/COCO_val2014_000000000001.jpg").unlink()
+        (home / "textvqa/mini/TextVQA_0.5.1_val.json").unlink()
+        (home / "MME/mini/llava_mme.jsonl").unlink()
+        assert main(["pope", "textvqa", "mme"]) == 2
+        message = capsys.readouterr().err
+        for name in ("coco_pope_popular.json", "000000000001.jpg", "TextVQA_0.5.1_val.json", "llava_mme.jsonl"):
+            assert message.count(name) == 1
+
+    def test_a_started_full_download_is_not_passed_over(self, workplace, capsys):
+        write_pope(workplace / "playground/data/eval/pope")
+        (workplace / "playground/data/eval/pope/llava_pope_test.jsonl").unlink()
+        assert main(["pope"]) == 2
+        message = capsys.readouterr().err
+        assert "pope/llava_pope_test.jsonl" in message and "--data mini" in message
+
+    def test_malformed_rows(self, workplace, capsys):
+        path = workplace / "playground/data/eval/pope/mini/llava_pope_test.jsonl"
+        path.write_text(path.read_text() + "{\n")
+        assert main(["pope"]) == 2
+        assert "line 19" in capsys.readouterr().err
+
+    def test_all_mistakes_together(self, capsys):
+        words = ["pope", "mmee", "--batch-size=0", "--limit=-1", "--keep=0", "--data=nowhere", "--methd=x"]
+        assert main([*words, "--answers-file=a.jsonl"]) == 2
+        message = capsys.readouterr().err
+        for word in ("Did you mean 'mme'", "--batch-size 0", "--limit -1", "--keep 0", "nowhere", "'--methd'"):
+            assert word in message
+        assert "--answers-file can hold one benchmark" in message and message.startswith("7 mistakes")
+
+    def test_no_benchmark(self, capsys):
+        assert main([]) == 2 and "mme, pope, textvqa" in capsys.readouterr().err
+
+
+class TestScore:
+    def test_an_existing_file_without_a_model(self, workplace, capsys, monkeypatch):
+        monkeypatch.setattr("llava.model.builder.load", None)
+        root = workplace / "playground/data/eval/pope/mini"
+        for image in (root / "val2014").iterdir():
+            image.unlink()
+        questions = read_lines(root / "llava_pope_test.jsonl")
+        rows = answers_to(questions, ["Yes" if "dog" in q["text"] else "No" for q in questions])
+        Path("answers.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        words = ["score", "pope", "--answers-file", "answers.jsonl"]
+        assert main([*words, "--output", "score.json"]) == 0
+        screen = capsys.readouterr().out
+        assert "f1 100.00 %" in screen and "TP 3  FP 0  TN 3  FN 0" in screen
+        assert json.loads(Path("score.json").read_text())["headline"]["value"] == 100
+
+        Path("answers.jsonl").write_text("\n".join(map(json.dumps, rows[:-1])))
+        assert main(words) == 2 and "17 of the 18" in capsys.readouterr().err
+        assert main([*words, "--partial"]) == 0
+
+    def test_answers_of_another_benchmark(self, workplace, capsys):
+        questions = read_lines(workplace / "playground/data/eval/MME/mini/llava_mme.jsonl")
+        Path("answers.jsonl").write_text("\n".join(map(json.dumps, answers_to(questions, ["Yes"] * 12))))
+        assert main(["score", "mme", "--answers-file", "answers.jsonl"]) == 0
+        for other in ("pope", "textvqa"):
+            assert main(["score", other, "--answers-file", "answers.jsonl"]) == 2
+            assert "Is this the answers file of" in capsys.readouterr().err
+
+    def test_missing_files_are_listed_together(self, workplace, capsys):
+        for name in ("llava_pope_test.jsonl", "coco/coco_pope_random.json"):
+            (workplace / "playground/data/eval/pope/mini" / name).unlink()
+        Path("answers.jsonl").write_text('{"question_id": 1, "text": "Yes"}')
+        assert main(["score", "pope", "--answers-file", "answers.jsonl"]) == 2
+        message = capsys.readouterr().err
+        assert "llava_pope_test.jsonl" in message and "coco_pope_random.json" in message
+        assert main(["score", "pope", "--answers-file", "none.jsonl"]) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_keeps_the_answers_and_the_same_command_continues(workplace, checkpoint):
+    write_pope(workplace / "playground/data/eval/pope/mini", pairs=50)
+    words = ["pope", "--model-path", str(checkpoint), "--answers-file", "a.jsonl", *SMALL_DART[:-1], "12"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llava.eval", *words, "--batch-size", "1"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    answers = workplace / "a.jsonl"
+    give_up = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < give_up:
+        if answers.exists() and answers.stat().st_size > 1000:
+            process.send_signal(signal.SIGINT)
+            break
+        time.sleep(0.02)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130, message
+    assert "answers are kept in a.jsonl" in message and "Traceback" not in message
+    before = answers.read_bytes()
+    assert 0 < before.count(b"\n") < 300
+    assert main([*words, "--batch-size", "32"]) == 0
+    assert answers.read_bytes().startswith(before) and len(read_lines(answers)) == 300

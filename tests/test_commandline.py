@@ -1,0 +1,171 @@
+"""The shared command line: all mistakes together, did you mean, exit codes, no traceback."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import tyro
+
+from llava import commandline
+from llava.commandline import MethodOptions, flags_of
+from llava.errors import BadInput, ConfigurationError, LlavaError
+from llava.reduction import DART, Random
+
+
+@dataclass(frozen=True)
+class Config:
+    """A command."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    reduction: MethodOptions = field(default_factory=MethodOptions)
+    model_path: str | None = None
+    image_file: tuple[str, ...] = ()
+    batch_size: int = 8
+    temperature: float = 0.0
+    compare: bool = False
+
+    def problems(self):
+        return ["the batch is too small"] if self.batch_size < 1 else []
+
+
+def run(*words, main=lambda config: None):
+    return commandline.run(main, Config, words, prog="command")
+
+
+def parsed(*words):
+    seen = []
+    assert run(*words, main=seen.append) == 0
+    return seen[0]
+
+
+def test_hyphens_underscores_equals_and_lists():
+    words = ["pope", "mme", "--model-path", "a/b", "--batch_size=3", "--image-file", "x.jpg", "y.jpg", "--compare"]
+    config = parsed(*words, "--set", "a=1", "--set", "b=-2")
+    assert config.names == ("pope", "mme") and config.model_path == "a/b" and config.batch_size == 3
+    assert config.image_file == ("x.jpg", "y.jpg") and config.reduction.set == ("a=1", "b=-2") and config.compare
+
+
+@pytest.mark.parametrize(("word", "value"), [("128", 128), ("0.222", 0.222), ("1", 1), ("1.0", 1.0)])
+def test_keep_is_a_count_or_a_fraction(word, value):
+    keep = parsed("--keep", word).reduction.keep
+    assert keep == value and type(keep) is type(value)
+
+
+def test_negative_values_are_values():
+    assert parsed("--temperature", "-0.5").temperature == -0.5
+    assert parsed("--temperature=-0.5").temperature == -0.5
+
+
+def test_every_flag_is_known():
+    assert {"--method", "--keep", "--set", "--model-path", "--compare"} <= set(flags_of(Config))
+    assert "--names" not in flags_of(Config)
+
+
+def test_all_mistakes_are_reported_together(capsys):
+    code = run("pope", "--kep", "128", "--batch-size=0", "--temperature", "hot", "--model-path")
+    message = capsys.readouterr().err
+    assert code == 2 and message.startswith("4 mistakes")
+    assert "Unknown option '--kep'. Did you mean '--keep'" in message
+    assert "the batch is too small" in message and "'hot' is not a number" in message
+    assert "--model-path needs a value" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(LlavaError("it failed"), 1), (BadInput("that is wrong"), 2), (KeyboardInterrupt("3 of 4 kept"), 130)],
+)
+def test_exit_codes_without_a_traceback(error, code, capsys):
+    def fail(config):
+        raise error
+
+    assert run(main=fail) == code
+    assert str(error) in (message := capsys.readouterr().err) and "Traceback" not in message
+
+
+def test_a_bug_is_not_hidden():
+    def fail(config):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(main=fail)
+
+
+def test_help_and_the_commands_own_exit_code(capsys):
+    assert run("--help") == 0 and "--method" in capsys.readouterr().out
+    assert run(main=lambda config: 1) == 1
+
+
+class TestMethodOptions:
+    def test_default_is_dart(self):
+        assert MethodOptions().build() == DART()
+
+    def test_keep_layer_and_set(self):
+        options = MethodOptions(keep=64, layer=3, set=("pivots_visual=8", "order=norm"))
+        assert options.build() == DART(keep=64, layer=3, pivots_visual=8, order="norm")
+        assert options.label == "dart-64" and options.notes() == []
+
+    def test_the_released_rule_counts(self):
+        options = MethodOptions(reduction_ratio=0.778, max_num_tokens=128, set=("pivots_visual=8",))
+        method = options.build("llava")
+        assert method == DART.from_released("llava", 0.778, 128, pivots_visual=8)
+        assert "128 counts" in options.notes("llava")[0] and "0.778 ignored" in options.notes("llava")[0]
+
+    @pytest.mark.parametrize(("budget", "kept"), [(192, 196), (128, 132), (64, 68)])
+    def test_random_keeps_as_many_as_dart_really_does(self, budget, kept):
+        options = MethodOptions(method="random", reduction_ratio=0.5, max_num_tokens=budget)
+        method = options.build("llava", seed=5)
+        assert isinstance(method, Random) and method.n_kept(576) == kept and method.seed == 5
+
+    def test_other_families_have_other_rules(self):
+        options = MethodOptions(reduction_ratio=0.778, max_num_tokens=128)
+        assert options.build("qwen2_vl").n_kept(576) == 124
+        assert options.build("llava_next").n_kept(2880) == 324
+
+    def test_none_ignores_the_released_arguments_and_says_so(self):
+        options = MethodOptions(method="none", reduction_ratio=0.778, max_num_tokens=128)
+        assert options.build().name == "none" and "ignored" in options.notes()[0] and options.label == "none"
+
+    def test_all_mistakes_together(self):
+        options = MethodOptions(
+            reduction_ratio=1.0, max_num_tokens=0, keep=3, set=("pivot_visual=8", "nonsense", "order=random")
+        )
+        with pytest.raises(ConfigurationError) as caught:
+            options.build()
+        found = "\n".join(caught.value.problems)
+        assert len(caught.value.problems) == 6
+        for words in (
+            "1.0 is outside [0, 1)",
+            "budget 0",
+            "not both",
+            "'pivot_visual'",
+            "NAME=VALUE",
+            "order='random'",
+        ):
+            assert words in found
+
+    @pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, float("nan")])
+    def test_ratio_outside_its_range(self, ratio):
+        with pytest.raises(ConfigurationError, match="outside"):
+            MethodOptions(reduction_ratio=ratio, max_num_tokens=128).build()
+
+    @pytest.mark.parametrize("keep", [0, -1, 0.0, 1.5, float("nan")])
+    def test_keep_outside_its_range(self, keep):
+        with pytest.raises(ConfigurationError, match="--keep"):
+            MethodOptions(keep=keep).build()
+
+    def test_unknown_method(self):
+        with pytest.raises(ConfigurationError, match="Did you mean 'dart'"):
+            MethodOptions(method="drat").build()
+
+    def test_a_method_from_a_file(self, tmp_path):
+        file = tmp_path / "firsts.py"
+        file.write_text(
+            "from dataclasses import dataclass\n"
+            "from llava.reduction import InLLM\n\n\n"
+            "@dataclass(frozen=True)\n"
+            "class Firsts(InLLM):\n"
+            "    step: int = 1\n\n"
+            "    def select(self, state):\n"
+            "        return state.groups.valid\n"
+        )
+        method = MethodOptions(method_file=str(file), keep=7, set=("step=2",)).build()
+        assert type(method).__name__ == "Firsts" and method.keep == 7 and method.step == 2
