@@ -45,7 +45,7 @@ class Sandbox:
         env = {**keep, "PATH": f"{self.bin}:/usr/bin:/bin", "PIP_LOG": str(self.log), **variables}
         lines = f'set -euo pipefail; SETUP_EXTRAS="{extras}"; . "{self.root}/scripts/setup.sh"; {after}'
         command = ["bash", "-c", lines, "script", "0.778", "128"]
-        return subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ def test_in_a_terminal(folder, image):
     os.close(follower)
     os.write(leader, b"Is it red?\n/help\n\x04")
     try:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
     finally:
         process.kill()
         os.close(leader)
