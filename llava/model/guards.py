@@ -10,6 +10,8 @@ from torch import Tensor
 from llava.errors import BadInput, UnsupportedModel
 from llava.model.masks import FULL, SLIDING, layer_type
 from llava.model.uncached import image_inputs
+from llava.reduction.base import Reduction
+from llava.reduction.groups import Groups
 
 
 def refuse_layers(decoder: Any, layers: tuple[int, ...]) -> None:
@@ -83,6 +85,17 @@ def refuse_new_images(inputs: dict[str, Any], placeholders: tuple[int, ...]) -> 
         raise BadInput(
             "A new image on top of a cache that already holds a prompt cannot be pruned. Start a new cache with the "
             "whole conversation (past_key_values=None), images included."
+        )
+
+
+def refuse_selection(method: Reduction, kept: Any, groups: Groups) -> None:
+    """Refuse what is no mask over the competing tokens, as a user's own method may return."""
+    shape = tuple(groups.valid.shape)
+    if not torch.is_tensor(kept) or kept.dtype != torch.bool or tuple(kept.shape) != shape:
+        what = f"{kept.dtype} of shape {tuple(kept.shape)}" if torch.is_tensor(kept) else type(kept).__name__
+        raise BadInput(
+            f"Method {method.name!r}: select returned {what}; it must return a bool tensor of shape {shape}, one row "
+            "per problem of state.groups, True at survivors."
         )
 
 

@@ -24,6 +24,8 @@ class AlreadyPruned(LlavaError):
 class Pruning:
     """A method on a model, as `with method(model) as pruning: ...` or `pruning = method.apply(model)`.
 
+    Generations may interleave on one model, but its forward passes must not run in several threads at once.
+
     Args:
         method: which visual tokens survive.
         model: a vision-language model of transformers, as `llava.load` returns it.
@@ -95,9 +97,10 @@ class Pruning:
         return {"method": self.method.name, **self._totals.means()}
 
     def _note(self, record: PrefillRecord) -> None:
-        # Counting waits for the device, so a record is counted when asked for, or when the next one has come.
-        self._count()
+        # Counting waits for the device, so records are counted when someone asks, or when many have come together.
         self._records.append(record)
+        if len(self._records) >= REPORTS_KEPT:
+            self._count()
 
     def _count(self) -> None:
         while self._records:

@@ -147,7 +147,8 @@ class Surgery:
 
     def _begin(self, kwargs: dict[str, Any]) -> Pass:
         cache, embeds = kwargs.get("past_key_values"), kwargs.get("inputs_embeds")
-        n_new = (kwargs["input_ids"] if embeds is None else embeds).shape[1]
+        given = kwargs.get("input_ids") if embeds is None else embeds
+        n_new = 0 if given is None else given.shape[1]
         state = getattr(cache, STATE, None)
         if cache is None or _is_empty(cache, n_new, state):
             return self._begin_prefill(kwargs, n_new)
@@ -229,6 +230,7 @@ class Surgery:
             return hidden
         with running.record.stopwatch.running():
             kept = self.method.select(self._layer_state(number, hidden, groups, running))
+            guards.refuse_selection(self.method, kept, groups)
             keep = (real & (image < 0)) | groups.scatter(kept, *hidden.shape[:2])
             counts = (kept & groups.valid).sum(1).tolist() if plan is None else plan
             hidden = take(hidden, state.cut(number, keep, counts, self.together))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llava.model.pruning import Pruning
 
 EACH, TOGETHER = "each", "together"
+OFFERED = ("normed", "keys", "values", "received", "seeds")  # what a method may name in its `needs`
 
 
 @dataclass(frozen=True)

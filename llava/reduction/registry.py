@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import ConfigurationError
-from llava.reduction.base import InLLM, Reduction
+from llava.reduction.base import OFFERED, InLLM, Reduction
 from llava.reduction.checks import options_of, suggestion
 
 _METHODS: dict[str, type[Reduction]] = {}
@@ -143,6 +143,11 @@ def _class_problems(name: str, cls: type) -> list[str]:
         problems.append(f"{label} must be decorated with @dataclass(frozen=True), below @register.")
     if issubclass(cls, InLLM) and cls.select is InLLM.select:
         problems.append(f"{label} must define select(self, state), which returns the (R, L) mask of survivors.")
+    needs = getattr(cls, "needs", ())
+    for need in () if isinstance(needs, property) else sorted(set(needs) - set(OFFERED)):
+        problems.append(
+            f"{label} needs {need!r}, which is not offered.{suggestion(need, OFFERED)} Offered: {', '.join(OFFERED)}."
+        )
     for field in dataclasses.fields(cls) if not problems else ():
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             problems.append(f"{label}: option {field.name!r} needs a default.")

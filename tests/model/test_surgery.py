@@ -310,6 +310,19 @@ class TestRefusals:
         assert torch.equal(model(**batch).logits, model(**batch).logits)
 
 
+@dataclass(frozen=True)
+class WrongShape(InLLM):
+    """Returns indices instead of a mask, a likely mistake in a method of one's own."""
+
+    def select(self, state):
+        return state.groups.columns
+
+
+def test_what_a_method_returns_is_checked(model, batch):
+    with WrongShape()(model), pytest.raises(BadInput, match="select returned torch.int64.*bool tensor of shape"):
+        model(**batch)
+
+
 def test_no_reduction_touches_nothing_but_counts(model, batch):
     with NoReduction()(model) as pruning:
         labelled = model(**batch, labels=batch["input_ids"])

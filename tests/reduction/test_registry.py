@@ -165,6 +165,17 @@ class TestRegister:
         assert "@dataclass(frozen=True)" in text
         assert "must define select(self, state)" in text
 
+    def test_needs_that_nobody_offers(self):
+        @dataclass(frozen=True)
+        class Curious(InLLM):
+            needs = frozenset({"key", "values"})
+
+            def select(self, state):
+                return state.groups.valid
+
+        (problem,) = problems(registry.register("curious"), Curious)
+        assert "needs 'key', which is not offered. Did you mean 'keys'" in problem
+
     def test_not_a_method(self):
         assert "must derive from llava.reduction.InLLM" in problems(registry.register("x"), int)[0]
 
