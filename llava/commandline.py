@@ -313,6 +313,19 @@ def run(
         return leaving.code if isinstance(leaving.code, int) else (DONE if leaving.code is None else FAILED)
 
 
+def run_command(commands: dict[str, tuple[Callable[[Any], int | None], type]], module: str, argv: Sequence[str] | None = None) -> int:
+    """Run `python -m module COMMAND ...`: the first word chooses the function and its configuration class."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in commands:
+        asked_for_help = bool(words) and words[0] in ("-h", "--help")
+        if words and not asked_for_help:
+            warn(f"Unknown command {words[0]!r}.{did_you_mean(words[0], list(commands))}")
+        (say if asked_for_help else warn)(f"Type `python -m {module} COMMAND --help`; commands: {', '.join(commands)}.")
+        return DONE if asked_for_help else BAD_INPUT
+    function, config_class = commands[words[0]]
+    return run(function, config_class, words[1:], prog=f"python -m {module} {words[0]}")
+
+
 def _as_text(error: LlavaError) -> str:
     if isinstance(error, ConfigurationError) and len(error.problems) > 1:
         return "\n".join([f"{len(error.problems)} mistakes:"] + [f"  - {problem}" for problem in error.problems])

@@ -133,13 +133,7 @@ COMMANDS = {"run": (run, Run), "evaluate": (evaluate, Evaluate), "mini": (mini, 
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    if not words or words[0] not in COMMANDS:
-        given = f"{words[0]!r} is not a command. " if words and words[0] not in ("-h", "--help") else ""
-        commandline.warn(f"{given}Type `python -m llava.train COMMAND --help` with one of: {', '.join(COMMANDS)}.")
-        return commandline.BAD_INPUT
-    function, config_class = COMMANDS[words[0]]
-    return commandline.run(function, config_class, words[1:], prog=f"python -m llava.train {words[0]}")
+    return commandline.run_command(COMMANDS, "llava.train", argv)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ class Stage:
         tokens: patches of a window handed to the language model (those that show something first), None for all.
         full_prompt: False leaves out the constant system sentence (positions stay true).
         dense: weight of the dense loss.
-        chat: share of images whose questions form one conversation instead of independent blocks.
+        chat: share of batches in which an image's questions form one conversation instead of independent blocks.
         short: share of questions that carry the single-word sentence of the benchmarks.
+        longest: a question with its answer that needs more tokens is left out.
     """
 
     name: str
@@ -46,6 +47,16 @@ class Stage:
     dense: float = 0.2
     chat: float = 0.0
     short: float = 0.45
+    longest: int = 64
+
+
+@dataclass(frozen=True)
+class Block:
+    """A question and its answer as token ids; `target` is the next id where it is to be learned, else -100."""
+
+    kind: str
+    ids: list[int]
+    target: list[int]
 
 
 class Prompt:
@@ -88,6 +99,7 @@ class SceneBatches(IterableDataset):
 
     def batch(self, rng: np.random.Generator) -> dict:
         stage, pixels, labels, index, texts = self.stage, [], [], [], []
+        chat = rng.random() < stage.chat
         for _ in range(stage.batch):
             scene, asked = sample_example(rng, stage.level, IMAGE_SIZE, PATCH)
             image, owner = draw_scene(scene)
@@ -97,7 +109,7 @@ class SceneBatches(IterableDataset):
             rows, columns = np.divmod(np.arange(side * side), side)
             index.append((rows + scene.window.row) * grid + columns + scene.window.column)
             if stage.questions:
-                texts.append(self.pack(asked, rng))
+                texts.append(self.pack(asked, rng, chat))
         batch = {
             "pixels": torch.from_numpy(np.stack(pixels)),
             "index": torch.from_numpy(np.stack(index)),
@@ -116,30 +128,40 @@ class SceneBatches(IterableDataset):
         matters = (labels["thing"] != 0) | (labels["character"] != 0)
         return np.sort(np.argsort(rng.random(n) - matters)[: self.stage.tokens])
 
-    def pack(self, asked: list, rng: np.random.Generator) -> dict:
-        """Question blocks of one image, as independent single-turn prompts or as one conversation."""
-        stage, prompt, ids, position, block, target = self.stage, self.prompt, [], [], [], []
-        start = len(prompt.prefix) + (IMAGE_SIZE // PATCH) ** 2
-        chat = rng.random() < stage.chat
-        for k, q in enumerate(asked):
+    def pack(self, asked: list, rng: np.random.Generator, chat: bool) -> list[Block]:
+        """Question blocks of one image: independent single-turn prompts, or one block with the whole conversation."""
+        stage, prompt, blocks = self.stage, self.prompt, []
+        for q in asked:
             short = q.kind not in LONG_ANSWERS and rng.random() < stage.short
             hint = NO_OCR if short and q.kind == "reading" and rng.random() < 0.6 else ""
             text = f"{q.text}{hint}{SHORT if short else ''} ASSISTANT:"
-            question = prompt.ids(f"USER: {text}") if chat and k else prompt.ids(f"\n{text}")
+            question = prompt.ids(f"USER: {text}") if chat and blocks else prompt.ids(f"\n{text}")
             answer = prompt.ids(q.answer) + [prompt.eos]
-            first = start + (len(ids) if chat else 0)
-            ids += question + answer
-            position += range(first, first + len(question) + len(answer))
-            block += [1 if chat else k + 1] * (len(question) + len(answer))
-            target += [-100] * (len(question) - 1) + answer + [-100]
-        return {"ids": ids, "position": position, "block": block, "target": target, "kinds": [q.kind for q in asked]}
+            if len(question) + len(answer) <= stage.longest:
+                blocks.append(Block(q.kind, question + answer, [-100] * (len(question) - 1) + answer + [-100]))
+        if chat and blocks:
+            joined = sum((b.ids for b in blocks), []), sum((b.target for b in blocks), [])
+            blocks = [Block("chat", *joined)]
+        return blocks
 
-    def collate(self, texts: list[dict]) -> dict:
-        longest = -(-max(len(t["ids"]) for t in texts) // 16) * 16
-        fill = {"ids": 0, "position": 0, "block": -1, "target": -100}
-        out = {k: torch.tensor([t[k] + [v] * (longest - len(t[k])) for t in texts]) for k, v in fill.items()}
-        ids, position = self.prompt.shown_prefix(self.stage.full_prompt)
-        out["prefix"], out["prefix_position"] = torch.tensor(ids), torch.tensor(position)
-        out["kinds"] = [t["kinds"] for t in texts]
-        out["prefix_full"] = torch.tensor(len(self.prompt.prefix))
-        return out
+    def collate(self, images: list[list[Block]]) -> dict:
+        """Pad to the same number of blocks of the same length; kinds stay a list for each image."""
+        most = max(1, max(len(blocks) for blocks in images))
+        longest = -(-max((len(b.ids) for blocks in images for b in blocks), default=1) // 4) * 4
+        ids = torch.full((len(images), most, longest), self.prompt.eos)
+        target = torch.full_like(ids, -100)
+        for row, blocks in enumerate(images):
+            for column, block in enumerate(blocks):
+                ids[row, column, : len(block.ids)] = torch.tensor(block.ids)
+                target[row, column, : len(block.ids)] = torch.tensor(block.target)
+        first = len(self.prompt.prefix) + (IMAGE_SIZE // PATCH) ** 2
+        shown, position = self.prompt.shown_prefix(self.stage.full_prompt)
+        return {
+            "ids": ids,
+            "target": target,
+            "position": (first + torch.arange(longest)).expand_as(ids),
+            "prefix": torch.tensor(shown),
+            "prefix_position": torch.tensor(position),
+            "prefix_full": torch.tensor(len(self.prompt.prefix)),
+            "kinds": [[b.kind for b in blocks] for blocks in images],
+        }

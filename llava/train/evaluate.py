@@ -44,8 +44,8 @@ def accuracy(trainee: Trainee, prompt: Prompt, stage: Stage, batches: int, blank
         logits, target = trainee.answers(chosen, index.gather(1, shown), text)
         wrong = torch.zeros_like(text["target"], dtype=torch.bool)
         wrong[text["target"] >= 0] = logits.argmax(-1) != target
-        for row, names in enumerate(kinds):
-            for block, kind in enumerate(names, start=1):
+        for names, row in zip(kinds, wrong.any(-1).tolist()):
+            for kind, missed in zip(names, row):
                 total[kind] += 1
-                right[kind] += not bool(wrong[row][text["block"][row] == block].any())
+                right[kind] += not missed
     return {kind: (right[kind] / total[kind], total[kind]) for kind in sorted(total)}

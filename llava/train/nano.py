@@ -7,11 +7,13 @@ patches, each with its true position, and adds dense heads that are thrown away 
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .scenes import BACKGROUNDS, CHARACTERS, COLORS, SHAPES
 
@@ -142,24 +144,63 @@ class Trainee(nn.Module):
         Args:
             features: (B, n, width) patch features handed to the projector.
             index: (B, n) their indices in the full grid.
-            text: `prefix` (P,) ids and `prefix_position` (P,); `ids`, `position`, `block`, `target` (B, T): question blocks
-                that see the prefix, the image and themselves only; block -1 is padding; target -100 is not learned.
+            text: `prefix` (P,) ids and `prefix_position` (P,); `ids`, `position`, `target` (B, Q, T): Q question blocks that
+                see the prefix, the image and themselves only, padded on the right; target -100 is not learned.
         """
-        core = self.model.model
-        batch, n = index.shape
+        core, (batch, blocks, _) = self.model.model, text["ids"].shape
         words = core.get_input_embeddings()
         prefix = words(text["prefix"])[None].expand(batch, -1, -1)
         visual = core.multi_modal_projector(features)
-        hidden = torch.cat([prefix, visual.to(prefix.dtype), words(text["ids"])], 1)
-        first = text["prefix_full"]
-        position = torch.cat([text["prefix_position"][None].expand(batch, -1), first + index, text["position"]], 1)
-        shared = torch.zeros(batch, prefix.shape[1] + n, dtype=torch.long, device=index.device)
-        block = torch.cat([shared, text["block"]], 1)
-        length = block.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=index.device).tril()
-        sees = causal & ((block[:, None] == 0) | (block[:, None] == block[:, :, None]))
-        out = core.language_model(
-            inputs_embeds=hidden, attention_mask=sees[:, None], position_ids=position, use_cache=False
-        ).last_hidden_state[:, prefix.shape[1] + n :]
-        learned = text["target"] >= 0
-        return self.model.lm_head(out[learned]).float(), text["target"][learned]
+        hidden = torch.cat([prefix, visual.to(prefix.dtype), words(text["ids"].flatten(1))], 1)
+        shown = text["prefix_position"][None].expand(batch, -1)
+        position = torch.cat([shown, text["prefix_full"] + index, text["position"].flatten(1)], 1)
+        shared = prefix.shape[1] + index.shape[1]
+        with _attention(core.language_model, PACKED):
+            out = core.language_model(
+                inputs_embeds=hidden,
+                attention_mask=hidden.new_zeros(1, 1, 1, 1),  # four dimensions pass through unread
+                position_ids=position,
+                use_cache=False,
+                n_shared=shared,
+                n_blocks=blocks,
+            ).last_hidden_state[:, shared:]
+        target = text["target"].flatten(1)
+        learned = target >= 0
+        return self.model.lm_head(out[learned]).float(), target[learned]
+
+
+PACKED = "llava_packed_questions"
+
+
+def packed_attention(module, query, key, value, attention_mask, scaling, n_shared: int, n_blocks: int, **_):
+    """Attention over a shared prefix and question blocks that see the prefix and themselves only.
+
+    query, key, value (B, H, n_shared + n_blocks * T, D) -> (B, n, H, D), None. Equal to masked attention over the packed
+    sequence; the many pairs between different blocks are never computed.
+    """
+    b, h, n, d = query.shape
+    length = (n - n_shared) // n_blocks
+    (qs, qt), (ks, kt), (vs, vt) = (x.split([n_shared, n - n_shared], 2) for x in (query, key, value))
+    shared = F.scaled_dot_product_attention(qs, ks, vs, is_causal=True, scale=scaling)
+    qo, ko, vo = (x.reshape(b, h, n_blocks, length, d) for x in (qt, kt, vt))
+    future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+    own = (qo @ ko.transpose(-1, -2) * scaling).masked_fill(future, -torch.inf)
+    seen = (qt @ ks.transpose(-1, -2) * scaling).view(b, h, n_blocks, length, n_shared)
+    weights = torch.cat([seen, own], -1).softmax(-1).to(value.dtype)
+    from_shared = weights[..., :n_shared].reshape(b, h, n - n_shared, n_shared) @ vs
+    from_own = (weights[..., n_shared:] @ vo).view(b, h, n - n_shared, d)
+    return torch.cat([shared, from_shared + from_own], 2).transpose(1, 2), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)
+
+
+@contextmanager
+def _attention(module: nn.Module, name: str):
+    """Use another attention function inside the block."""
+    before = module.config._attn_implementation
+    module.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        module.config._attn_implementation = before

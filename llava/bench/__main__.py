@@ -1,0 +1,134 @@
+"""`python -m llava.bench prefill`: prefill speed on random weights of any size, CPU or GPU, no download."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from llava import commandline
+from llava.errors import ConfigurationError, LlavaError
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """Time the prefill of methods against the unpruned model, interleaved in one process."""
+
+    shape: str = "small"
+    """Decoder size: small, llava-1.5-7b, llava-1.5-13b, qwen2-vl-7b."""
+    tokens: int = 2880
+    """Visual tokens of the image (the nearest square number is used)."""
+    keep: int = 320
+    """Visual tokens to keep."""
+    layer: int = 2
+    """Decoder layer whose input is cut."""
+    text: int = 60
+    """Text tokens, half before and half after the image."""
+    batch: int = 1
+    """Prompts at a time."""
+    methods: str = "dart,random"
+    """Methods, separated by commas; the unpruned model is always measured."""
+    repeats: int = 7
+    """Counted rounds."""
+    warmup: int = 2
+    """Rounds before counting."""
+    dtype: str = "auto"
+    """float32, bfloat16, float16; auto: float32 on CPU, bfloat16 on CUDA."""
+    device: str = "auto"
+    """cpu or cuda."""
+    attn_implementation: str = "sdpa"
+    """sdpa, eager or flash_attention_2."""
+    output: Path | None = None
+    """JSON file for the raw result."""
+
+    def problems(self) -> list[str]:
+        from .shapes import SHAPES
+
+        found = [
+            f"--{name} {value}: give a whole number of at least {low}."
+            for name, value, low in (("tokens", self.tokens, 4), ("keep", self.keep, 1), ("text", self.text, 4), ("batch", self.batch, 1), ("repeats", self.repeats, 1), ("warmup", self.warmup, 0))
+            if value < low
+        ]
+        if self.shape not in SHAPES:
+            found.append(f"Unknown shape {self.shape!r}. Known: {', '.join(SHAPES)}.")
+        if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
+            found.append(f"Unknown dtype {self.dtype!r}. Known: auto, float32, bfloat16, float16.")
+        return found
+
+
+def build_methods(config: Prefill) -> dict:
+    """Label -> method, the unpruned one first; all mistakes of all methods together."""
+    from llava.reduction import registry
+
+    built, problems = {"none": registry.create("none")}, []
+    for name in dict.fromkeys(part.strip() for part in config.methods.split(",") if part.strip()):
+        if name == "none":
+            continue
+        try:
+            built[name] = registry.create(name, keep=config.keep, layer=config.layer)
+        except LlavaError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigurationError(*problems)
+    return built
+
+
+def environment(device, dtype) -> dict:
+    """Where a measurement was made."""
+    import torch
+    import transformers
+
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "cpu_count": os.cpu_count(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def prefill(config: Prefill) -> None:
+    import torch
+
+    from . import shapes
+    from .prefill import measure
+
+    methods = build_methods(config)
+    device = torch.device(config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    kind = config.dtype if config.dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32"
+    dtype = getattr(torch, kind)
+    model = shapes.random_model(shapes.named(config.shape), config.tokens, dtype, device, config.attn_implementation)
+    inputs = shapes.random_inputs(model, config.text // 2, config.text - config.text // 2, config.batch)
+    rows = measure(model, inputs, methods, config.repeats, config.warmup)
+    commandline.say(f"{config.shape}, {model.config.image_seq_length} visual tokens, batch {config.batch}, {kind}, {config.attn_implementation}")
+    commandline.say(f"{'method':10s} {'kept':>6s} {'prefill ms (quartiles)':>26s} {'speed-up (quartiles)':>22s} {'FLOPs say':>10s} {'selection':>18s}")
+    for row in rows:
+        t, s = row["prefill_seconds"], row["speedup"]
+        commandline.say(
+            f"{row['method']:10s} {row['final'][0]:6d} {1e3 * t['median']:9.1f} ({1e3 * t['low']:.1f}-{1e3 * t['high']:.1f})".ljust(44)
+            + f" {s['median']:5.2f}x ({s['low']:.2f}-{s['high']:.2f})".ljust(23)
+            + f" {row['flops_ratio']:8.2f}x {1e3 * row['selection_seconds']['median']:9.2f} ms {row['selection_share']:6.2%}"
+        )
+    if config.output:
+        options = {k: v for k, v in asdict(config).items() if k != "output"}
+        result = {"bench": "prefill", "options": options, "environment": environment(device, dtype), "rows": rows}
+        config.output.parent.mkdir(parents=True, exist_ok=True)
+        config.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        commandline.say(f"Raw result: {config.output}")
+
+
+COMMANDS = {"prefill": (prefill, Prefill)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    return commandline.run_command(COMMANDS, "llava.bench", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
