@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from llava.commandline import MethodOptions, run, say, warn
+from llava.commandline import MethodOptions, did_you_mean, run, say, warn
 from llava.errors import BadData, ConfigurationError
 from llava.eval import benchmarks
 
@@ -68,6 +68,7 @@ class RunConfig:
             found.append(f"{' and '.join(single)} can hold one benchmark only, and {len(self.benchmarks)} are named.")
         if self.data not in (None, "full", "mini") and not Path(self.data).is_dir():
             found.append(f"--data {self.data!r} is neither full nor mini nor a folder.")
+        found += _loading_problems(self.dtype, self.attn_implementation)
         try:
             self.reduction.build()
         except ConfigurationError as error:
@@ -93,6 +94,8 @@ class ScoreConfig:
     """Accept a file that does not answer every question, and score what is there."""
     output: str | None = None
     """Also write the score to this JSON file."""
+    export: bool = False
+    """Also write the files that the benchmark's own tool reads (MME: eval_tool/answers/<name>/)."""
 
     def problems(self) -> list[str]:
         """Return everything that is wrong with the options."""
@@ -109,6 +112,19 @@ def _benchmark_problems(names: Sequence[str]) -> list[str]:
     if not names:
         found.append(f"Name at least one benchmark: {', '.join(benchmarks.names())}.")
     return found
+
+
+def _loading_problems(dtype: str | None, attention: str | None) -> list[str]:
+    if dtype is None and attention is None:
+        return []  # spares importing transformers
+    from llava.model.builder import ATTENTION, DTYPES
+
+    chosen = (("--dtype", dtype, tuple(DTYPES)), ("--attn-implementation", attention, ATTENTION))
+    return [
+        f"{flag} {value!r} is not known.{did_you_mean(value, known)} Known: {', '.join(known)}."
+        for flag, value, known in chosen
+        if value is not None and value not in known
+    ]
 
 
 def run_command(config: RunConfig) -> None:
@@ -178,6 +194,9 @@ def score_command(config: ScoreConfig) -> None:
         say(line)
     value = f"{score.headline.value:.2f} {score.headline.unit}".rstrip()
     say(f"{benchmark.title} ({dataset.kind}, {score.samples} answers): {score.headline.name} {value}")
+    if config.export:
+        for path in benchmark.export(dataset.root, rows, Path(config.answers_file).stem):
+            say(f"Written: {path}")
     if config.output:
         results.write(Path(config.output), results.score_record(dataset, score, None))
 

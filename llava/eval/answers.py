@@ -146,7 +146,9 @@ class AnswersFile:
         self.rows = merged
 
     def close(self) -> None:
-        """Let others use the file."""
+        """Let others use the file; a run without a single answer leaves nothing behind."""
+        if not self.rows and not self.path.exists():
+            self.log_path.unlink(missing_ok=True)
         self._lock.release()
 
     def __enter__(self) -> AnswersFile:

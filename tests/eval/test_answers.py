@@ -88,6 +88,11 @@ def test_a_foreign_file_is_left_alone(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
 
 
+def test_a_run_without_an_answer_leaves_nothing(tmp_path):
+    opened(tmp_path / "a.jsonl").close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_runs_cannot_write_one_file(tmp_path):
     pytest.importorskip("fcntl")
     with opened(tmp_path / "a.jsonl"), pytest.raises(BadInput, match="in use"):

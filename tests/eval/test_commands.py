@@ -114,6 +114,24 @@ def test_released_arguments_say_which_one_counted(workplace, checkpoint, capsys)
     assert "budget 2 counts; reduction ratio 0.5 ignored" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--layer", "99"], "99"),
+        (["--keep", "3", "--set", "pivots_visual=5"], "pivots_visual=5 is more than the 4 visual tokens"),
+    ],
+)
+def test_options_that_do_not_fit_the_model_leave_no_files(workplace, checkpoint, capsys, words, message):
+    assert main(["pope", "--model-path", str(checkpoint), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(workplace.glob("results/*"))
+
+
+def test_a_checkpoint_that_is_not_there(workplace, capsys):
+    assert main(["pope", "--model-path", "no/such/folder"]) == 2
+    assert "no/such/folder" in capsys.readouterr().err
+
+
 class TestBadInput:
     @pytest.fixture(autouse=True)
     def no_model(self, monkeypatch):
@@ -148,11 +166,20 @@ class TestBadInput:
 
     def test_all_mistakes_together(self, capsys):
         words = ["pope", "mmee", "--batch-size=0", "--limit=-1", "--keep=0", "--data=nowhere", "--methd=x"]
-        assert main([*words, "--answers-file=a.jsonl"]) == 2
+        assert main([*words, "--answers-file=a.jsonl", "--dtype=float61", "--attn-implementation=sdpo"]) == 2
         message = capsys.readouterr().err
-        for word in ("Did you mean 'mme'", "--batch-size 0", "--limit -1", "--keep 0", "nowhere", "'--methd'"):
+        for word in (
+            "Did you mean 'mme'",
+            "--batch-size 0",
+            "--limit -1",
+            "--keep 0",
+            "nowhere",
+            "'--methd'",
+            "'float16'",
+            "'sdpa'",
+        ):
             assert word in message
-        assert "--answers-file can hold one benchmark" in message and message.startswith("7 mistakes")
+        assert "--answers-file can hold one benchmark" in message and message.startswith("9 mistakes")
 
     def test_no_benchmark(self, capsys):
         assert main([]) == 2 and "mme, pope, textvqa" in capsys.readouterr().err
@@ -176,6 +203,12 @@ class TestScore:
         Path("answers.jsonl").write_text("\n".join(map(json.dumps, rows[:-1])))
         assert main(words) == 2 and "17 of the 18" in capsys.readouterr().err
         assert main([*words, "--partial"]) == 0
+
+    def test_files_for_the_official_tool(self, workplace):
+        questions = read_lines(workplace / "playground/data/eval/MME/mini/llava_mme.jsonl")
+        Path("mine.jsonl").write_text("\n".join(map(json.dumps, answers_to(questions, ["Yes"] * 12))))
+        assert main(["score", "mme", "--answers-file", "mine.jsonl", "--export"]) == 0
+        assert (workplace / "playground/data/eval/MME/mini/eval_tool/answers/mine/count.txt").is_file()
 
     def test_answers_of_another_benchmark(self, workplace, capsys):
         questions = read_lines(workplace / "playground/data/eval/MME/mini/llava_mme.jsonl")
