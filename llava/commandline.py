@@ -313,7 +313,9 @@ def run(
         return leaving.code if isinstance(leaving.code, int) else (DONE if leaving.code is None else FAILED)
 
 
-def run_command(commands: dict[str, tuple[Callable[[Any], int | None], type]], module: str, argv: Sequence[str] | None = None) -> int:
+def run_command(
+    commands: dict[str, tuple[Callable[[Any], int | None], type]], module: str, argv: Sequence[str] | None = None
+) -> int:
     """Run `python -m module COMMAND ...`: the first word chooses the function and its configuration class."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in commands:

@@ -50,7 +50,14 @@ class Prefill:
 
         found = [
             f"--{name} {value}: give a whole number of at least {low}."
-            for name, value, low in (("tokens", self.tokens, 4), ("keep", self.keep, 1), ("text", self.text, 4), ("batch", self.batch, 1), ("repeats", self.repeats, 1), ("warmup", self.warmup, 0))
+            for name, value, low in (
+                ("tokens", self.tokens, 4),
+                ("keep", self.keep, 1),
+                ("text", self.text, 4),
+                ("batch", self.batch, 1),
+                ("repeats", self.repeats, 1),
+                ("warmup", self.warmup, 0),
+            )
             if value < low
         ]
         if self.shape not in SHAPES:
@@ -83,7 +90,9 @@ def environment(device, dtype) -> dict:
     import transformers
 
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
         "cpu_count": os.cpu_count(),
         "dtype": str(dtype).removeprefix("torch."),
         "torch": torch.__version__,
@@ -106,12 +115,18 @@ def prefill(config: Prefill) -> None:
     model = shapes.random_model(shapes.named(config.shape), config.tokens, dtype, device, config.attn_implementation)
     inputs = shapes.random_inputs(model, config.text // 2, config.text - config.text // 2, config.batch)
     rows = measure(model, inputs, methods, config.repeats, config.warmup)
-    commandline.say(f"{config.shape}, {model.config.image_seq_length} visual tokens, batch {config.batch}, {kind}, {config.attn_implementation}")
-    commandline.say(f"{'method':10s} {'kept':>6s} {'prefill ms (quartiles)':>26s} {'speed-up (quartiles)':>22s} {'FLOPs say':>10s} {'selection':>18s}")
+    commandline.say(
+        f"{config.shape}, {model.config.image_seq_length} visual tokens, batch {config.batch}, {kind}, {config.attn_implementation}"
+    )
+    commandline.say(
+        f"{'method':10s} {'kept':>6s} {'prefill ms (quartiles)':>26s} {'speed-up (quartiles)':>22s} {'FLOPs say':>10s} {'selection':>18s}"
+    )
     for row in rows:
         t, s = row["prefill_seconds"], row["speedup"]
         commandline.say(
-            f"{row['method']:10s} {row['final'][0]:6d} {1e3 * t['median']:9.1f} ({1e3 * t['low']:.1f}-{1e3 * t['high']:.1f})".ljust(44)
+            f"{row['method']:10s} {row['final'][0]:6d} {1e3 * t['median']:9.1f} ({1e3 * t['low']:.1f}-{1e3 * t['high']:.1f})".ljust(
+                44
+            )
             + f" {s['median']:5.2f}x ({s['low']:.2f}-{s['high']:.2f})".ljust(23)
             + f" {row['flops_ratio']:8.2f}x {1e3 * row['selection_seconds']['median']:9.2f} ms {row['selection_share']:6.2%}"
         )

@@ -14,7 +14,9 @@ from .timing import Spread, interleaved, ratios
 
 
 @torch.no_grad()
-def measure(model, inputs: dict[str, torch.Tensor], methods: dict[str, Reduction], repeats: int, warmup: int) -> list[dict]:
+def measure(
+    model, inputs: dict[str, torch.Tensor], methods: dict[str, Reduction], repeats: int, warmup: int
+) -> list[dict]:
     """Time the prefill (vision tower, projector, decoder, one row of logits, a fresh cache) under every method.
 
     Args:

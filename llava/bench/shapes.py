@@ -45,26 +45,26 @@ def random_model(
     One image gives the square number of visual tokens nearest to `n_visual`.
     """
     side = round(math.sqrt(n_visual))
-    tower = dict(
-        model_type="clip_vision_model",
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=1,
-        image_size=side * PATCH,
-        patch_size=PATCH,
-        projection_dim=64,
-    )
-    text = dict(
-        model_type="llama",
-        vocab_size=VOCABULARY,
-        hidden_size=shape.width,
-        intermediate_size=shape.ffn,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=side * side + 4096,
-    )
+    tower = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 1,
+        "image_size": side * PATCH,
+        "patch_size": PATCH,
+        "projection_dim": 64,
+    }
+    text = {
+        "model_type": "llama",
+        "vocab_size": VOCABULARY,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.ffn,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "max_position_embeddings": side * side + 4096,
+    }
     config = LlavaConfig(
         vision_config=tower,
         text_config=text,
@@ -84,7 +84,9 @@ def random_model(
     return model.to(device=device, dtype=dtype).eval()
 
 
-def random_inputs(model: LlavaForConditionalGeneration, n_before: int, n_after: int, batch: int = 1) -> dict[str, torch.Tensor]:
+def random_inputs(
+    model: LlavaForConditionalGeneration, n_before: int, n_after: int, batch: int = 1
+) -> dict[str, torch.Tensor]:
     """A prompt with one image between `n_before` and `n_after` text tokens, for each of `batch` samples."""
     generator = torch.Generator().manual_seed(0)
     n_visual = model.config.image_seq_length

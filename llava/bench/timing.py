@@ -31,7 +31,11 @@ def synchronize(device: torch.device) -> None:
 
 
 def interleaved(
-    runs: dict[str, Callable[[], None]], device: torch.device, repeats: int, warmup: int, tick: Callable[[], None] = lambda: None
+    runs: dict[str, Callable[[], None]],
+    device: torch.device,
+    repeats: int,
+    warmup: int,
+    tick: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
     """Time every run `repeats` times in turn (a, b, c, a, b, c, ...), so that drift of the machine meets all of them alike.
 

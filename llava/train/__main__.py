@@ -71,7 +71,9 @@ def trainer(config: Run | Evaluate, seed: int = 0, workers: int = 0, minutes: fl
     from .trainer import Trainer
 
     if not (config.tokenizer / "tokenizer.model").exists():
-        raise BadInput(f"{config.tokenizer} has no tokenizer.model: make one with `python -m llava.train tokenizer --output {config.tokenizer}`.")
+        raise BadInput(
+            f"{config.tokenizer} has no tokenizer.model: make one with `python -m llava.train tokenizer --output {config.tokenizer}`."
+        )
     tokenizer = AutoTokenizer.from_pretrained(str(config.tokenizer))
     return Trainer(tokenizer, STAGES, config.folder, seed=seed, workers=workers, minutes=minutes)
 
@@ -81,7 +83,9 @@ def run(config: Run) -> None:
     if worker.run():
         evaluate(Evaluate(config.folder, config.tokenizer, config.output))
     else:
-        commandline.say(f"Stopped after stage {worker.state.stage}, step {worker.state.step}; the same command continues.")
+        commandline.say(
+            f"Stopped after stage {worker.state.stage}, step {worker.state.step}; the same command continues."
+        )
 
 
 def evaluate(config: Evaluate) -> None:
@@ -90,7 +94,9 @@ def evaluate(config: Evaluate) -> None:
     from .export import export
 
     if not (config.folder / "state.pt").exists():
-        raise BadInput(f"{config.folder} has no checkpoint (state.pt): train with `python -m llava.train run --folder {config.folder}`.")
+        raise BadInput(
+            f"{config.folder} has no checkpoint (state.pt): train with `python -m llava.train run --folder {config.folder}`."
+        )
     worker = trainer(config)
     trainee = worker.accelerator.unwrap_model(worker.trainee).eval().float()
     model, log = trainee.model, [json.loads(line) for line in (config.folder / "log.jsonl").read_text().splitlines()]
@@ -129,7 +135,12 @@ def make_tokenizer(config: Tokenizer) -> None:
     commandline.say(f"Tokenizer written to {config.output}")
 
 
-COMMANDS = {"run": (run, Run), "evaluate": (evaluate, Evaluate), "mini": (mini, Mini), "tokenizer": (make_tokenizer, Tokenizer)}
+COMMANDS = {
+    "run": (run, Run),
+    "evaluate": (evaluate, Evaluate),
+    "mini": (mini, Mini),
+    "tokenizer": (make_tokenizer, Tokenizer),
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,8 +10,17 @@ LAST = Difficulty(side=FULL, things=7, radius=(17.0, 40.0))
 
 STAGES = [
     Stage("tower-10", 1100, 64, Difficulty(10, 3, (14, 26), sign=0.5), lr=2e-3, questions=False),
-    Stage("talk-11", 2500, 40, Difficulty(11, 3, (14, 28), sign=0.45, questions=6), lr=1.5e-3, tokens=64, short=0.3, longest=32),
-    Stage("full-24", 190, 16, LAST, lr=1e-3, full_prompt=True, longest=48),
+    Stage(
+        "talk-11",
+        2500,
+        40,
+        Difficulty(11, 3, (14, 28), sign=0.45, questions=6),
+        lr=1.5e-3,
+        tokens=64,
+        short=0.3,
+        longest=32,
+    ),
+    Stage("full-24", 120, 16, LAST, lr=1e-3, full_prompt=True, longest=48),
 ]
 # What the last stage looks like without language: the measure of held-out accuracy.
 EXAM = Stage("exam", 1, 8, LAST, full_prompt=True)

@@ -19,7 +19,9 @@ HELD_OUT_SEED = 777_000_001
 
 
 @torch.no_grad()
-def accuracy(trainee: Trainee, prompt: Prompt, stage: Stage, batches: int, blank: bool = False) -> dict[str, tuple[float, int]]:
+def accuracy(
+    trainee: Trainee, prompt: Prompt, stage: Stage, batches: int, blank: bool = False
+) -> dict[str, tuple[float, int]]:
     """Share of exact answers and number of questions, by kind.
 
     Args:
@@ -44,8 +46,8 @@ def accuracy(trainee: Trainee, prompt: Prompt, stage: Stage, batches: int, blank
         logits, target = trainee.answers(chosen, index.gather(1, shown), text)
         wrong = torch.zeros_like(text["target"], dtype=torch.bool)
         wrong[text["target"] >= 0] = logits.argmax(-1) != target
-        for names, row in zip(kinds, wrong.any(-1).tolist()):
-            for kind, missed in zip(names, row):
+        for names, row in zip(kinds, wrong.any(-1).tolist(), strict=False):
+            for kind, missed in zip(names, row, strict=False):
                 total[kind] += 1
                 right[kind] += not missed
     return {kind: (right[kind] / total[kind], total[kind]) for kind in sorted(total)}

@@ -59,7 +59,9 @@ def sign_text(rng: np.random.Generator, longest: int) -> str:
     return ask.random_code(rng, int(rng.integers(2, longest + 1)))
 
 
-def sample_example(rng: np.random.Generator, level: Difficulty, canvas: int, patch: int) -> tuple[Scene, list[ask.Question]]:
+def sample_example(
+    rng: np.random.Generator, level: Difficulty, canvas: int, patch: int
+) -> tuple[Scene, list[ask.Question]]:
     """Draw a scene specification and questions about it."""
     grid = canvas // patch
     window = Window(*(int(v) for v in rng.integers(0, grid - level.side + 1, 2)), level.side)
@@ -74,15 +76,34 @@ def sample_example(rng: np.random.Generator, level: Difficulty, canvas: int, pat
         names = [random_name(rng) for _ in range(int(rng.integers(1, level.things + 1)))]
     text = sign_text(rng, level.characters) if rng.random() < level.sign else None
     scene = sample_scene(
-        rng, canvas=canvas, patch=patch, window=window, names=names, radius=level.radius, sign_text=text, font_sizes=level.font_sizes
+        rng,
+        canvas=canvas,
+        patch=patch,
+        window=window,
+        names=names,
+        radius=level.radius,
+        sign_text=text,
+        font_sizes=level.font_sizes,
     )
     asked: list[ask.Question] = []
-    kinds = ["caption", "existence", "existence", "color", "shape", "position", "position", "relation", "counting", "scene", "sign"]
+    kinds = [
+        "caption",
+        "existence",
+        "existence",
+        "color",
+        "shape",
+        "position",
+        "position",
+        "relation",
+        "counting",
+        "scene",
+        "sign",
+    ]
     weights = [0.6, 1.0, 0.8, 0.9, 0.9, 0.9, 0.6, 0.7, 1.3 if target else 0.6, 0.25, 0.15]
     if scene.sign:
         kinds += ["reading", "reading"]
         weights += [1.5, 1.0]
-    order = [kinds[i] for i in np.argsort(-rng.random(len(kinds)) ** (1 / np.array(weights)))]
+    order = [kinds[i] for i in np.argsort(-(rng.random(len(kinds)) ** (1 / np.array(weights))))]
     for kind in order:
         asked += ask.counting(scene, rng, target) if kind == "counting" and target else ask.ASKERS[kind](scene, rng)
         if len(asked) >= level.questions:

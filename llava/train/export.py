@@ -28,7 +28,9 @@ def export(model: LlavaForConditionalGeneration, folder: Path, log: list[dict], 
     )
     model.save_pretrained(folder)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=size, image_mean=CLIP_MEAN, image_std=CLIP_STD).save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": IMAGE_SIZE}, crop_size=size, image_mean=CLIP_MEAN, image_std=CLIP_STD
+    ).save_pretrained(folder)
     processor = {
         "processor_class": "LlavaProcessor",
         "patch_size": PATCH,

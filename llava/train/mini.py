@@ -24,9 +24,18 @@ TEXTVQA_IMAGES = 100
 JPEG = {"quality": 85}
 
 
-def make_scene(rng: np.random.Generator, names: list[tuple[str, str]], sign: str | None = None, level: Difficulty = LEVEL) -> Scene:
+def make_scene(
+    rng: np.random.Generator, names: list[tuple[str, str]], sign: str | None = None, level: Difficulty = LEVEL
+) -> Scene:
     return sample_scene(
-        rng, canvas=IMAGE_SIZE, patch=PATCH, window=WHOLE, names=names, radius=level.radius, sign_text=sign, font_sizes=level.font_sizes
+        rng,
+        canvas=IMAGE_SIZE,
+        patch=PATCH,
+        window=WHOLE,
+        names=names,
+        radius=level.radius,
+        sign_text=sign,
+        font_sizes=level.font_sizes,
     )
 
 
@@ -59,15 +68,15 @@ def write_pope(folder: Path, seed: int = SEED) -> int:
             scenes.append(scene)
     common = [name for name, _ in Counter(t.name for s in scenes for t in s.things).most_common()]
     images = [f"COCO_val2014_{number:012d}.jpg" for number in range(1, len(scenes) + 1)]
-    for scene, image in zip(scenes, images):
+    for scene, image in zip(scenes, images, strict=False):
         save_image(scene, folder / "val2014" / image)
     questions = []
     for split, base in (("adversarial", 0), ("random", 10_000_000), ("popular", 20_000_000)):
         labels = []
-        for scene, image in zip(scenes, images):
+        for scene, image in zip(scenes, images, strict=False):
             present = sorted({t.name for t in scene.things})
             yes = [present[i] for i in rng.permutation(len(present))[:POPE_PAIRS]]
-            for name, label in zip(yes, ["yes"] * POPE_PAIRS):
+            for name, label in zip(yes, ["yes"] * POPE_PAIRS, strict=False):
                 labels.append((image, name, label))
                 labels.append((image, _negative(split, scene, common, rng, labels), "no"))
         rows = [
@@ -76,7 +85,13 @@ def write_pope(folder: Path, seed: int = SEED) -> int:
         ]
         write_lines(folder / "coco" / f"coco_pope_{split}.json", rows)
         questions += [
-            {"question_id": base + r["question_id"], "image": r["image"], "text": r["text"] + ask.SHORT, "category": split} for r in rows
+            {
+                "question_id": base + r["question_id"],
+                "image": r["image"],
+                "text": r["text"] + ask.SHORT,
+                "category": split,
+            }
+            for r in rows
         ]
     write_lines(folder / "llava_pope_test.jsonl", questions)
     return len(questions)
@@ -185,7 +200,9 @@ def write_mme(folder: Path, seed: int = SEED) -> int:
             save_image(scene, root / image)
             text = root / task / ("questions_answers_YN" if inside else "") / f"{count:04d}.txt"
             text.parent.mkdir(parents=True, exist_ok=True)
-            text.write_text(f"{yes} Please answer yes or no.\tYes\n{no} Please answer yes or no.\tNo\n", encoding="utf-8")
+            text.write_text(
+                f"{yes} Please answer yes or no.\tYes\n{no} Please answer yes or no.\tNo\n", encoding="utf-8"
+            )
             rows += [{"question_id": image, "image": image, "text": q + ask.SHORT, "category": task} for q in (yes, no)]
     write_lines(folder / "llava_mme.jsonl", rows)
     return len(rows)
@@ -208,7 +225,11 @@ def write_textvqa(folder: Path, seed: int = SEED) -> int:
     rng = np.random.default_rng([seed, 3])
     questions, data = [], []
     while len({row["image_id"] for row in data}) < TEXTVQA_IMAGES:
-        scene = make_scene(rng, [random_name(rng) for _ in range(int(rng.integers(1, 6)))], ask.random_code(rng, int(rng.integers(2, 4))))
+        scene = make_scene(
+            rng,
+            [random_name(rng) for _ in range(int(rng.integers(1, 6)))],
+            ask.random_code(rng, int(rng.integers(2, 4))),
+        )
         if scene.sign is None:
             continue
         image_id = f"{rng.integers(2**63):016x}"
@@ -235,7 +256,8 @@ def write_textvqa(folder: Path, seed: int = SEED) -> int:
             questions.append({"question_id": image_id, "image": f"{image_id}.jpg", "text": text, "category": "default"})
     write_lines(folder / "llava_textvqa_val_v051_ocr.jsonl", questions)
     (folder / "TextVQA_0.5.1_val.json").write_text(
-        json.dumps({"dataset_type": "val", "dataset_name": "textvqa", "dataset_version": "0.5.1", "data": data}), encoding="utf-8"
+        json.dumps({"dataset_type": "val", "dataset_name": "textvqa", "dataset_version": "0.5.1", "data": data}),
+        encoding="utf-8",
     )
     return len(questions)
 

@@ -30,35 +30,43 @@ DENSE_CLASSES = {
     "background": len(BACKGROUNDS),
 }
 # Rare labels weigh more: most patches show no character and no centre.
-DENSE_WEIGHT = {"thing": 1.0, "center": 0.5, "character": 1.0, "place": 0.5, "row": 0.1, "column": 0.1, "background": 0.1}
+DENSE_WEIGHT = {
+    "thing": 1.0,
+    "center": 0.5,
+    "character": 1.0,
+    "place": 0.5,
+    "row": 0.1,
+    "column": 0.1,
+    "background": 0.1,
+}
 
 
 def nano_config(tokenizer) -> LlavaConfig:
     """LLaVA-1.5's layout at nano size: CLIP ViT 336/14, feature layer -2, two-layer GELU projector, Llama decoder."""
     return LlavaConfig(
-        vision_config=dict(
-            model_type="clip_vision_model",
-            hidden_size=128,
-            intermediate_size=512,
-            num_hidden_layers=6,
-            num_attention_heads=2,
-            image_size=IMAGE_SIZE,
-            patch_size=PATCH,
-            projection_dim=128,
-        ),
-        text_config=dict(
-            model_type="llama",
-            vocab_size=math.ceil(len(tokenizer) / 64) * 64,
-            hidden_size=192,
-            intermediate_size=512,
-            num_hidden_layers=8,
-            num_attention_heads=3,
-            num_key_value_heads=3,
-            max_position_embeddings=4096,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        ),
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 2,
+            "image_size": IMAGE_SIZE,
+            "patch_size": PATCH,
+            "projection_dim": 128,
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": math.ceil(len(tokenizer) / 64) * 64,
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "max_position_embeddings": 4096,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
@@ -101,7 +109,9 @@ def initial_model(config: LlavaConfig, seed: int = 0) -> LlavaForConditionalGene
 def to_patches(pixels: Tensor) -> Tensor:
     """uint8 images (B, side, side, 3) -> normalised patches (B, n, 3 * PATCH * PATCH) in the order of a convolution's weight."""
     batch, side = pixels.shape[0], pixels.shape[1] // PATCH
-    x = (pixels.float() / 255 - torch.tensor(CLIP_MEAN, device=pixels.device)) / torch.tensor(CLIP_STD, device=pixels.device)
+    x = (pixels.float() / 255 - torch.tensor(CLIP_MEAN, device=pixels.device)) / torch.tensor(
+        CLIP_STD, device=pixels.device
+    )
     x = x.view(batch, side, PATCH, side, PATCH, 3).permute(0, 1, 3, 5, 2, 4)
     return x.reshape(batch, side * side, -1)
 
@@ -133,7 +143,9 @@ class Trainee(nn.Module):
         total, accuracy = features.new_zeros(()), {}
         for name, head in self.heads.items():
             logits, target = head(features).float(), labels[name]
-            total = total + DENSE_WEIGHT[name] * F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-100)
+            total = total + DENSE_WEIGHT[name] * F.cross_entropy(
+                logits.flatten(0, 1), target.flatten(), ignore_index=-100
+            )
             shows = (target > 0) if name in ("thing", "character", "center") else (target >= 0)
             accuracy[name] = ((logits.argmax(-1) == target) & shows).sum() / shows.sum().clamp(min=1)
         return total, accuracy

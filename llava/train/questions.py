@@ -130,7 +130,9 @@ def position(scene: Scene, rng: np.random.Generator) -> list[Question]:
     yes = bool(rng.integers(2))
     flip = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
     half = _pick(rng, (vertical, horizontal))
-    return [Question("position", f"Is the {thing.name} in the {half if yes else flip[half]} half of the image?", _yes(yes))]
+    return [
+        Question("position", f"Is the {thing.name} in the {half if yes else flip[half]} half of the image?", _yes(yes))
+    ]
 
 
 def relation(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -161,7 +163,11 @@ def counting(scene: Scene, rng: np.random.Generator, target: str | None = None) 
         return []
     said = n if yes else _pick(rng, [m for m in (n - 1, n + 1) if 1 <= m < len(NUMBER_WORDS)])
     noun = plural if said > 1 else plural.removesuffix("es") if target == "cross" else plural.removesuffix("s")
-    return [Question("counting", f"{'Are' if said > 1 else 'Is'} there {NUMBER_WORDS[said]} {noun} in the image?", _yes(yes))]
+    return [
+        Question(
+            "counting", f"{'Are' if said > 1 else 'Is'} there {NUMBER_WORDS[said]} {noun} in the image?", _yes(yes)
+        )
+    ]
 
 
 def random_code(rng: np.random.Generator, length: int, alphabet: str = "") -> str:

@@ -128,7 +128,10 @@ class Placer:
             x = self.rng.uniform(left + 1, right - width - 1)
             y = self.rng.uniform(top + 1, bottom - height - 1)
             if all(
-                x > b[2] + self.gap or x + width < b[0] - self.gap or y > b[3] + self.gap or y + height < b[1] - self.gap
+                x > b[2] + self.gap
+                or x + width < b[0] - self.gap
+                or y > b[3] + self.gap
+                or y + height < b[1] - self.gap
                 for b in self.boxes
             ):
                 self.boxes.append((x, y, x + width, y + height))
@@ -148,7 +151,9 @@ def sample_scene(
     font_sizes: tuple[int, int] = (40, 58),
 ) -> Scene:
     """Place things called `names` ((colour, shape) pairs) and a sign; what finds no free place is left out."""
-    scene = Scene(canvas, patch, window, background=BACKGROUNDS[rng.integers(len(BACKGROUNDS))], seed=int(rng.integers(2**31)))
+    scene = Scene(
+        canvas, patch, window, background=BACKGROUNDS[rng.integers(len(BACKGROUNDS))], seed=int(rng.integers(2**31))
+    )
     placer = Placer(scene.region, rng)
     if sign_text is not None:
         sign = layout_sign(sign_text, int(rng.integers(*font_sizes, endpoint=True)), rng)
@@ -174,7 +179,20 @@ def _polygon(shape: str) -> list[tuple[float, float]]:
         return [(0, -1), (0.95, 0.75), (-0.95, 0.75)]
     if shape == "cross":
         a, b = 0.32, 0.97
-        return [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+        return [
+            (-a, -b),
+            (a, -b),
+            (a, -a),
+            (b, -a),
+            (b, a),
+            (a, a),
+            (a, b),
+            (-a, b),
+            (-a, a),
+            (-b, a),
+            (-b, -a),
+            (-a, -a),
+        ]
     points = []
     for k in range(10):  # star
         r = 1.0 if k % 2 == 0 else 0.42
@@ -196,7 +214,10 @@ def thing_mask(thing: Thing, scale: int = 3) -> Image.Image:
         cos, sin = math.cos(math.radians(thing.angle)), math.sin(math.radians(thing.angle))
         shrink = 0.92
         draw.polygon(
-            [(r + shrink * r * (x * cos - y * sin), r + shrink * r * (x * sin + y * cos)) for x, y in _polygon(thing.shape)],
+            [
+                (r + shrink * r * (x * cos - y * sin), r + shrink * r * (x * sin + y * cos))
+                for x, y in _polygon(thing.shape)
+            ],
             fill=255,
         )
     return big.reduce(scale)
@@ -260,7 +281,9 @@ def draw_scene(scene: Scene) -> tuple[Image.Image, np.ndarray]:
     owner = np.zeros((side, side), dtype=np.int16)
     for index, thing in enumerate(scene.things):
         mask = thing_mask(thing)
-        tint = tuple(int(np.clip(c + d, 0, 255)) for c, d in zip(COLORS[thing.color], rng.integers(-14, 15, 3)))
+        tint = tuple(
+            int(np.clip(c + d, 0, 255)) for c, d in zip(COLORS[thing.color], rng.integers(-14, 15, 3), strict=False)
+        )
         x, y = int(round(thing.x - thing.radius - left)), int(round(thing.y - thing.radius - top))
         image.paste(tint, (x, y), mask)
         x0, y0 = max(x, 0), max(y, 0)
@@ -271,16 +294,22 @@ def draw_scene(scene: Scene) -> tuple[Image.Image, np.ndarray]:
     return image, owner
 
 
-def _draw_sign(draw: ImageDraw.ImageDraw, owner: np.ndarray, sign: Sign, left: int, top: int, rng: np.random.Generator) -> None:
+def _draw_sign(
+    draw: ImageDraw.ImageDraw, owner: np.ndarray, sign: Sign, left: int, top: int, rng: np.random.Generator
+) -> None:
     light, dark = (int(v) for v in (rng.integers(205, 250), rng.integers(5, 50)))
     plate, ink = (dark, light) if sign.dark else (light, dark)
-    x0, y0, x1, y1 = (int(round(v)) for v in (sign.box[0] - left, sign.box[1] - top, sign.box[2] - left, sign.box[3] - top))
+    x0, y0, x1, y1 = (
+        int(round(v)) for v in (sign.box[0] - left, sign.box[1] - top, sign.box[2] - left, sign.box[3] - top)
+    )
     draw.rectangle((x0, y0, x1, y1), fill=(plate,) * 3, outline=(ink,) * 3, width=2)
     owner[max(y0, 0) : y1, max(x0, 0) : x1] = -1
     font = _font(sign.font_size)
     offset = font.getbbox("H")[1]
-    for character, box in zip(sign.text, sign.characters):
-        draw.text((box[0] - left - font.getbbox(character)[0], box[1] - top - offset), character, fill=(ink,) * 3, font=font)
+    for character, box in zip(sign.text, sign.characters, strict=False):
+        draw.text(
+            (box[0] - left - font.getbbox(character)[0], box[1] - top - offset), character, fill=(ink,) * 3, font=font
+        )
 
 
 def patch_labels(scene: Scene, owner: np.ndarray) -> dict[str, np.ndarray]:
@@ -311,7 +340,7 @@ def patch_labels(scene: Scene, owner: np.ndarray) -> dict[str, np.ndarray]:
     if scene.sign:
         character[on_sign > 0] = -100
         y, x = (rows + 0.5) * p + top, (columns + 0.5) * p + left
-        for k, (c, box) in enumerate(zip(scene.sign.text, scene.sign.characters)):
+        for k, (c, box) in enumerate(zip(scene.sign.text, scene.sign.characters, strict=False)):
             inside = (x >= box[0] - 1) & (x <= box[2] + 1) & (y >= box[1] - 1) & (y <= box[3] + 1)
             character[inside] = 1 + CHARACTERS.index(c)
             place[inside] = k

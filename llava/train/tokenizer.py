@@ -25,7 +25,7 @@ EXTRA_WORDS = (
     "please short phrase single using unanswerable when provided information insufficient respond reference OCR token tokens "
     "appear appears move moves change changes video frame before after start end clock wise sum result plus minus times "
     "pattern background plain striped checkered dotted roll corners sides"
-).split()
+)
 
 
 def corpus(n_scenes: int = 4000, seed: int = 0) -> list[str]:
@@ -36,10 +36,13 @@ def corpus(n_scenes: int = 4000, seed: int = 0) -> list[str]:
     for _ in range(n_scenes):
         _, asked = sample_example(rng, level, 336, 14)
         for q in asked:
-            text, answer = (re.sub(r"[A-Z0-9+]{2,}", lambda code: " ".join(code[0]), part) for part in (q.text, q.answer))
+            text, answer = (
+                re.sub(r"[A-Z0-9+]{2,}", lambda code: " ".join(code[0]), part) for part in (q.text, q.answer)
+            )
             lines.append(f"\n{text} ASSISTANT: {answer}")
     lines += [" ".join(CHARACTERS)] * 200 + [" ".join(map(chr, range(33, 127)))] * 20
-    lines += [" ".join(EXTRA_WORDS[i] for i in rng.permutation(len(EXTRA_WORDS))) for _ in range(100)]
+    words = EXTRA_WORDS.split()
+    lines += [" ".join(words[i] for i in rng.permutation(len(words))) for _ in range(100)]
     return lines
 
 

@@ -52,9 +52,24 @@ def optimizers(trainee: Trainee) -> list[torch.optim.Optimizer]:
 class Trainer:
     """Trains through `stages`; the state (weights, optimisers, position) lies in `folder`, the log in `folder/log.jsonl`."""
 
-    def __init__(self, tokenizer, stages: list[Stage], folder: Path, seed: int = 0, workers: int = 1, minutes: float | None = None, checkpoint_seconds: float = 120):
+    def __init__(
+        self,
+        tokenizer,
+        stages: list[Stage],
+        folder: Path,
+        seed: int = 0,
+        workers: int = 1,
+        minutes: float | None = None,
+        checkpoint_seconds: float = 120,
+    ):
         self.accelerator = Accelerator(mixed_precision="bf16")
-        self.prompt, self.stages, self.folder, self.seed, self.workers = Prompt(tokenizer), stages, folder, seed, workers
+        self.prompt, self.stages, self.folder, self.seed, self.workers = (
+            Prompt(tokenizer),
+            stages,
+            folder,
+            seed,
+            workers,
+        )
         self.checkpoint_seconds = checkpoint_seconds
         self.deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.trainee = Trainee(initial_model(nano_config(tokenizer), seed))
@@ -68,7 +83,7 @@ class Trainer:
     def load(self) -> None:
         saved = torch.load(self.folder / "state.pt", map_location=self.accelerator.device, weights_only=True)
         self.accelerator.unwrap_model(self.trainee).load_state_dict(saved["trainee"])
-        for optimizer, state in zip(self.optimizers, saved["optimizers"]):
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=False):
             optimizer.load_state_dict(state)
         self.state = State(**saved["state"])
 
@@ -106,7 +121,9 @@ class Trainer:
         return True
 
     def run_stage(self, stage: Stage) -> bool:
-        loader = DataLoader(SceneBatches(self.prompt, stage, self.seed, self.state.step), batch_size=None, num_workers=self.workers)
+        loader = DataLoader(
+            SceneBatches(self.prompt, stage, self.seed, self.state.step), batch_size=None, num_workers=self.workers
+        )
         began, saved = time.monotonic(), time.monotonic()
         base, sums, count = self.state.seconds, {}, 0
         bar = tqdm(total=stage.steps, initial=self.state.step, desc=stage.name, mininterval=10)
@@ -122,7 +139,15 @@ class Trainer:
             bar.update()
             if count == 25 or self.state.step == stage.steps:
                 means = {k: round(v / count, 4) for k, v in sums.items()}
-                self.log({**asdict(self.state), "stage": stage.name, "seconds": round(self.state.seconds), "lr": rate, **means})
+                self.log(
+                    {
+                        **asdict(self.state),
+                        "stage": stage.name,
+                        "seconds": round(self.state.seconds),
+                        "lr": rate,
+                        **means,
+                    }
+                )
                 bar.set_postfix(means)
                 sums, count = {}, 0
             if now - saved > self.checkpoint_seconds:
@@ -139,7 +164,10 @@ class Trainer:
         with self.accelerator.autocast():
             features = trainee.features(batch["pixels"], batch["index"])
             dense, accuracy = trainee.dense_loss(features, batch["labels"])
-            metrics = {"dense": dense.detach(), **{k: v for k, v in accuracy.items() if k in ("thing", "center", "character", "place")}}
+            metrics = {
+                "dense": dense.detach(),
+                **{k: v for k, v in accuracy.items() if k in ("thing", "center", "character", "place")},
+            }
             loss = dense
             if stage.questions:
                 shown = batch["shown"]

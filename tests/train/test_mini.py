@@ -38,7 +38,7 @@ def test_mme_pairs_ask_yes_first(root):
     folder = root / "MME" / "mini"
     questions = rows(folder / "llava_mme.jsonl")
     assert len({q["category"] for q in questions}) >= 8
-    for first, second in zip(questions[::2], questions[1::2]):
+    for first, second in zip(questions[::2], questions[1::2], strict=False):
         assert first["image"] == second["image"] and first["text"] != second["text"]
         image = folder / "MME_Benchmark_release_version" / first["image"]
         assert image.exists()

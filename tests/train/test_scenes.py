@@ -11,7 +11,9 @@ CANVAS, PATCH = 336, 14
 
 def scene_of(names, side=24, row=0, column=0, seed=0, **kwargs):
     window = Window(row, column, side)
-    return sample_scene(np.random.default_rng(seed), canvas=CANVAS, patch=PATCH, window=window, names=names, radius=(20, 30), **kwargs)
+    return sample_scene(
+        np.random.default_rng(seed), canvas=CANVAS, patch=PATCH, window=window, names=names, radius=(20, 30), **kwargs
+    )
 
 
 @pytest.mark.parametrize("color", COLOR_NAMES)
@@ -44,7 +46,9 @@ def test_patch_labels_name_the_thing_at_its_centre():
         labels = patch_labels(scene, draw_scene(scene)[1])
         for thing in scene.things:
             patch = int(thing.y // PATCH) * 24 + int(thing.x // PATCH)
-            assert labels["thing"][patch] == 1 + COLOR_NAMES.index(thing.color) * len(SHAPES) + SHAPES.index(thing.shape)
+            assert labels["thing"][patch] == 1 + COLOR_NAMES.index(thing.color) * len(SHAPES) + SHAPES.index(
+                thing.shape
+            )
             assert labels["center"][patch] == 1
         assert labels["center"].sum() == len(scene.things)
 
@@ -53,7 +57,9 @@ def test_patch_labels_spell_the_sign_from_left_to_right():
     scene = scene_of([], sign_text="H4X")
     labels = patch_labels(scene, draw_scene(scene)[1])
     spelled = {}
-    for column, (character, place) in enumerate(zip(labels["character"].tolist(), labels["place"].tolist())):
+    for _column, (character, place) in enumerate(
+        zip(labels["character"].tolist(), labels["place"].tolist(), strict=False)
+    ):
         if character > 0:
             spelled[place] = CHARACTERS[character - 1]
     assert "".join(spelled[k] for k in sorted(spelled)) == "H4X"
