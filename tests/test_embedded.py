@@ -41,7 +41,9 @@ def answers(loaded, questions, blank=False):
 
 def test_answers_from_the_image_and_not_from_the_question(loaded):
     rows = [json.loads(line) for line in (POPE / "llava_pope_test.jsonl").read_text().splitlines()]
-    labels = [json.loads(line)["label"] for line in (POPE / "coco" / "coco_pope_random.json").read_text().splitlines()][:36]
+    labels = [json.loads(line)["label"] for line in (POPE / "coco" / "coco_pope_random.json").read_text().splitlines()][
+        :36
+    ]
     questions = [row for row in rows if row["category"] == "random"][:36]
     right = sum(a.lower() == label for a, label in zip(answers(loaded, questions), labels, strict=True))
     assert right / len(labels) > 0.8

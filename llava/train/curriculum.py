@@ -21,6 +21,7 @@ STAGES = [
         longest=32,
     ),
     Stage("full-24", 120, 16, LAST, lr=1e-3, full_prompt=True, longest=48),
+    Stage("full-24-jpeg", 170, 16, LAST, lr=8e-4, full_prompt=True, longest=48, chat=0.12, jpeg=0.6),
 ]
 # What the last stage looks like without language: the measure of held-out accuracy.
 EXAM = Stage("exam", 1, 8, LAST, full_prompt=True)

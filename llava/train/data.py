@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
+from zlib import crc32
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import IterableDataset
 
 from .examples import Difficulty, sample_example
@@ -34,6 +37,7 @@ class Stage:
         chat: share of batches in which an image's questions form one conversation instead of independent blocks.
         short: share of questions that carry the single-word sentence of the benchmarks.
         longest: a question with its answer that needs more tokens is left out.
+        jpeg: share of images that pass through JPEG, as the benchmarks' images do.
     """
 
     name: str
@@ -48,6 +52,14 @@ class Stage:
     chat: float = 0.0
     short: float = 0.45
     longest: int = 64
+    jpeg: float = 0.0
+
+
+def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
+    """The image as it comes back from a JPEG file."""
+    file = BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -94,8 +106,7 @@ class SceneBatches(IterableDataset):
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         torch.set_num_threads(1)
         for step in range(self.first + worker, self.stage.steps, workers):
-            name = int.from_bytes(self.stage.name.encode()[:6], "little")
-            yield self.batch(np.random.default_rng([self.seed, name, step]))
+            yield self.batch(np.random.default_rng([self.seed, crc32(self.stage.name.encode()), step]))
 
     def batch(self, rng: np.random.Generator) -> dict:
         stage, pixels, labels, index, texts = self.stage, [], [], [], []
@@ -103,6 +114,8 @@ class SceneBatches(IterableDataset):
         for _ in range(stage.batch):
             scene, asked = sample_example(rng, stage.level, IMAGE_SIZE, PATCH)
             image, owner = draw_scene(scene)
+            if rng.random() < stage.jpeg:
+                image = through_jpeg(image, int(rng.integers(60, 96)))
             pixels.append(np.asarray(image))
             labels.append(patch_labels(scene, owner))
             side, grid = scene.window.side, IMAGE_SIZE // PATCH
