@@ -210,7 +210,7 @@ def check_words(words: Sequence[str], flags: dict[str, Any]) -> tuple[list[str],
         flag = written.replace("_", "-")
         if flag not in flags:
             problems.append(f"Unknown option {written!r}.{did_you_mean(flag, list(flags)) or ' Type --help for all.'}")
-            while rest and not rest[0].startswith("--"):
+            while rest and not _is_flag(rest[0]):
                 rest.pop(0)
             continue
         kinds = _kinds(flags[flag])
@@ -218,7 +218,7 @@ def check_words(words: Sequence[str], flags: dict[str, Any]) -> tuple[list[str],
             good.append(word)
             continue
         if not equals:
-            if not rest or rest[0].startswith("--"):
+            if not rest or _is_flag(rest[0]):
                 problems.append(f"Option {written} needs a value.")
                 continue
             value = rest.pop(0)
@@ -227,11 +227,16 @@ def check_words(words: Sequence[str], flags: dict[str, Any]) -> tuple[list[str],
             problems.append(problem)
         elif tuple in kinds and tyro.conf.UseAppendAction not in _markers(flags[flag]):
             good += [flag, value]
-            while rest and not rest[0].startswith("--"):
+            while rest and not _is_flag(rest[0]):
                 good.append(rest.pop(0))
         else:
             good.append(f"{flag}={value}")
     return good, problems
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word starts a new option (`--keep`, `-p`) rather than being a value (`-1`, `-`)."""
+    return word.startswith("--") or (word.startswith("-") and word[1:2].isalpha())
 
 
 def _bare(hint: Any) -> Any:

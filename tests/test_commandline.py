@@ -169,3 +169,8 @@ class TestMethodOptions:
         )
         method = MethodOptions(method_file=str(file), keep=7, set=("step=2",)).build()
         assert type(method).__name__ == "Firsts" and method.keep == 7 and method.step == 2
+
+
+def test_a_misspelt_option_does_not_swallow_a_short_one():
+    words, problems = commandline.check_words(["--kep", "128", "-p", "What is this?"], flags_of(Config))
+    assert words == ["-p", "What is this?"] and len(problems) == 1

@@ -1,1 +1,1 @@
-"""Speed measured honestly: methods interleaved with the unpruned model in one process, warm-up, synchronised, median and spread."""
+"""Speed measured honestly: methods interleaved with the unpruned model in one process, median and spread."""

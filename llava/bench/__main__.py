@@ -102,6 +102,25 @@ def environment(device, dtype) -> dict:
     }
 
 
+def table(rows: list[dict]) -> list[str]:
+    """Lines for the screen, one for each method below the heading."""
+    columns = (10, 7, 27, 21, 10, 18)
+    cells = [("method", "kept", "prefill ms (quartiles)", "speed-up (quartiles)", "FLOPs say", "selection")]
+    for row in rows:
+        t, s, selection = row["prefill_seconds"], row["speedup"], row["selection_seconds"]["median"]
+        cells.append(
+            (
+                row["method"],
+                str(row["final"][0]),
+                f"{1e3 * t['median']:.1f} ({1e3 * t['low']:.1f}-{1e3 * t['high']:.1f})",
+                f"{s['median']:.2f}x ({s['low']:.2f}-{s['high']:.2f})",
+                f"{row['flops_ratio']:.2f}x",
+                f"{1e3 * selection:.2f} ms {row['selection_share']:6.2%}",
+            )
+        )
+    return ["".join(cell.rjust(width) for cell, width in zip(line, columns, strict=True)) for line in cells]
+
+
 def prefill(config: Prefill) -> None:
     import torch
 
@@ -116,20 +135,11 @@ def prefill(config: Prefill) -> None:
     inputs = shapes.random_inputs(model, config.text // 2, config.text - config.text // 2, config.batch)
     rows = measure(model, inputs, methods, config.repeats, config.warmup)
     commandline.say(
-        f"{config.shape}, {model.config.image_seq_length} visual tokens, batch {config.batch}, {kind}, {config.attn_implementation}"
+        f"{config.shape}, {model.config.image_seq_length} visual tokens, batch {config.batch}, {kind}, "
+        f"{config.attn_implementation}"
     )
-    commandline.say(
-        f"{'method':10s} {'kept':>6s} {'prefill ms (quartiles)':>26s} {'speed-up (quartiles)':>22s} {'FLOPs say':>10s} {'selection':>18s}"
-    )
-    for row in rows:
-        t, s = row["prefill_seconds"], row["speedup"]
-        commandline.say(
-            f"{row['method']:10s} {row['final'][0]:6d} {1e3 * t['median']:9.1f} ({1e3 * t['low']:.1f}-{1e3 * t['high']:.1f})".ljust(
-                44
-            )
-            + f" {s['median']:5.2f}x ({s['low']:.2f}-{s['high']:.2f})".ljust(23)
-            + f" {row['flops_ratio']:8.2f}x {1e3 * row['selection_seconds']['median']:9.2f} ms {row['selection_share']:6.2%}"
-        )
+    for line in table(rows):
+        commandline.say(line)
     if config.output:
         options = {k: v for k, v in asdict(config).items() if k != "output"}
         result = {"bench": "prefill", "options": options, "environment": environment(device, dtype), "rows": rows}

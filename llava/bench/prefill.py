@@ -22,8 +22,8 @@ def measure(
     Args:
         methods: label -> method; the first one is the baseline of the ratios.
     Returns:
-        one row for each method: seconds (median, quartiles), speed-up over the baseline, the FLOPs ratio, selection time and its
-        share of the baseline's prefill, tokens and cache bytes.
+        one row for each method: seconds (median, quartiles), speed-up over the baseline, the FLOPs ratio, selection
+        time and its share of the baseline's prefill, tokens and cache bytes.
     """
     reports: dict[str, list] = {label: [] for label in methods}
 

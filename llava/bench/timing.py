@@ -37,7 +37,7 @@ def interleaved(
     warmup: int,
     tick: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Time every run `repeats` times in turn (a, b, c, a, b, c, ...), so that drift of the machine meets all of them alike.
+    """Time every run `repeats` times in turn (a, b, a, b, ...), so that drift of the machine meets all of them alike.
 
     Args:
         runs: name -> what to time.

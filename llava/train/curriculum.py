@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .data import Stage
 from .examples import Difficulty
 
 FULL = 24  # patches on a side of the whole image
 LAST = Difficulty(side=FULL, things=7, radius=(17.0, 40.0))
+COUNTING = replace(LAST, questions=10)
 
 STAGES = [
     Stage("tower-10", 1100, 64, Difficulty(10, 3, (14, 26), sign=0.5), lr=2e-3, questions=False),
@@ -22,6 +25,7 @@ STAGES = [
     ),
     Stage("full-24", 120, 16, LAST, lr=1e-3, full_prompt=True, longest=48),
     Stage("full-24-jpeg", 170, 16, LAST, lr=8e-4, full_prompt=True, longest=48, chat=0.12, jpeg=0.6),
+    Stage("full-24-counting", 210, 16, COUNTING, lr=9e-4, full_prompt=True, longest=40, jpeg=0.5),
 ]
 # What the last stage looks like without language: the measure of held-out accuracy.
 EXAM = Stage("exam", 1, 8, LAST, full_prompt=True)

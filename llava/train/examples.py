@@ -99,13 +99,15 @@ def sample_example(
         "scene",
         "sign",
     ]
-    weights = [0.6, 1.0, 0.8, 0.9, 0.9, 0.9, 0.6, 0.7, 1.3 if target else 0.6, 0.25, 0.15]
+    weights = [0.6, 1.0, 0.8, 0.9, 0.9, 0.9, 0.6, 1.0, 2.0 if target else 0.8, 0.25, 0.15]
     if scene.sign:
         kinds += ["reading", "reading"]
         weights += [1.5, 1.0]
     order = [kinds[i] for i in np.argsort(-(rng.random(len(kinds)) ** (1 / np.array(weights))))]
     for kind in order:
-        asked += ask.counting(scene, rng, target) if kind == "counting" and target else ask.ASKERS[kind](scene, rng)
+        if kind == "counting" and target:
+            asked += ask.counting(scene, rng, target)
+        asked += ask.ASKERS[kind](scene, rng)
         if len(asked) >= level.questions:
             break
     seen, unique = set(), []

@@ -50,7 +50,7 @@ def optimizers(trainee: Trainee) -> list[torch.optim.Optimizer]:
 
 
 class Trainer:
-    """Trains through `stages`; the state (weights, optimisers, position) lies in `folder`, the log in `folder/log.jsonl`."""
+    """Trains through `stages`; weights, optimisers and position lie in `folder`, the log in `folder/log.jsonl`."""
 
     def __init__(
         self,
