@@ -1,0 +1,108 @@
+"""`python -m llava.report summary | overlay`: a table of all runs of a folder; pictures of the kept tokens."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from llava import commandline
+from llava.commandline import say
+from llava.errors import ConfigurationError, LlavaError
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Show all runs of a folder in one table: methods and budgets down, benchmarks across."""
+
+    results: tyro.conf.Positional[Path] = Path("results")
+    """Folder with results JSON files."""
+    output: Path | None = None
+    """Also write the table to this file: Markdown, or CSV when it ends in .csv."""
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Draw which visual tokens each method keeps on an image, with its answer below."""
+
+    image: tyro.conf.Positional[str]
+    """Image file or link."""
+    question: str = "Describe the image."
+    """What is asked."""
+    methods: str = "none,dart,random"
+    """Methods, separated by commas."""
+    keep: int = 128
+    """Visual tokens to keep."""
+    model_path: str | None = None
+    """LLaVA-1.5 checkpoint; default: the embedded llava-nano."""
+    max_new_tokens: int = 48
+    """Longest answer."""
+    output: Path = Path("kept_tokens.png")
+    """Picture to write: .png, .svg or .pdf."""
+
+    def problems(self) -> list[str]:
+        small = [("keep", self.keep), ("max-new-tokens", self.max_new_tokens)]
+        found = [f"--{name} {value} is too small: give at least 1." for name, value in small if value < 1]
+        if self.output.suffix not in (".png", ".svg", ".pdf"):
+            found.append(f"--output {self.output}: give a name that ends in .png, .svg or .pdf.")
+        return found
+
+
+def summary(config: Summary) -> None:
+    import csv
+
+    from llava.eval import screen
+    from llava.report import records
+    from llava.report import summary as view
+
+    found = records.read(config.results)
+    header, rows = view.table(found)
+    for line in ("", view.setting(found), "", *screen.table(header, rows), ""):
+        say(line)
+    if config.output is None:
+        return
+    config.output.parent.mkdir(parents=True, exist_ok=True)
+    with open(config.output, "w", encoding="utf-8", newline="") as file:
+        if config.output.suffix == ".csv":
+            csv.writer(file).writerows([header, *rows])
+        else:
+            file.write(f"{view.markdown(header, rows)}\n\n{view.setting(found)}\n")
+    say(f"Written: {config.output}")
+
+
+def overlay(config: Overlay) -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError("Pictures need matplotlib: pip install 'llava-dart[report]'.") from error
+    import llava
+    from llava.model.images import load_image
+    from llava.reduction import registry
+    from llava.report import overlay as view
+
+    methods, problems = {}, []
+    for name in dict.fromkeys(part.strip() for part in config.methods.split(",") if part.strip()):
+        try:
+            methods[name] = registry.create(name, **({} if name == "none" else {"keep": config.keep}))
+        except LlavaError as error:
+            problems += getattr(error, "problems", [str(error)])
+    if problems or not methods:
+        raise ConfigurationError(*(problems or ["--methods names no method."]))
+    image = load_image(config.image)
+    model, processor = llava.load(config.model_path)
+    panels = view.panels(model, processor, image, config.question, methods, config.max_new_tokens)
+    view.draw(panels, config.output, config.question)
+    say(f"Written: {config.output}")
+
+
+COMMANDS = {"summary": (summary, Summary), "overlay": (overlay, Overlay)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    return commandline.run_command(COMMANDS, "llava.report", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""One table of all runs: a row for each method and budget, a column for each benchmark, the budget three ways."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from llava.eval.screen import DASH, number
+from llava.report.records import Record, check_alike
+
+
+def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows; the unpruned run comes first, then budgets from large to small.
+
+    `relative` is the mean over the benchmarks of the score relative to the unpruned one (the average of the paper's
+    Table 1). Times are ratios of the medians of seconds per question, of runs one after the other on one machine.
+
+    Raises:
+        ConfigurationError: the runs do not belong into one table.
+    """
+    check_alike(records)
+    benchmarks = list(dict.fromkeys(r["benchmark"] for r in records))
+    titles = {r["benchmark"]: f"{r['title']} {r['headline']['name']}" for r in records}
+    runs = {(r["method"]["label"], r["benchmark"]): r for r in records}
+    labels = sorted(dict.fromkeys(r["method"]["label"] for r in records), key=lambda label: _rank(label, records))
+    header = ["method", "asked", "kept", "mean/layer", "cache", "FLOPs"]
+    header += [*(titles[name] for name in benchmarks), "relative", "speed-up"]
+    rows = []
+    for label in labels:
+        mine = {name: runs[label, name] for name in benchmarks if (label, name) in runs}
+        first = next(iter(mine.values()))["accounting"]
+        pairs = [(run, runs.get(("none", name))) for name, run in mine.items()]
+        rows.append(
+            [
+                label,
+                number(first["asked"], 0),
+                f"{first['final']:.0f} of {first['visual']:.0f}",
+                number(first["mean_over_layers"], 1),
+                _percent(first["cache_bytes"], first["cache_bytes_unpruned"]),
+                _percent(first["flops_exact"], first["flops_exact_unpruned"]),
+                *(number(mine[name]["headline"]["value"]) if name in mine else DASH for name in benchmarks),
+                _relative(pairs),
+                _speed(pairs),
+            ]
+        )
+    return header, rows
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """Return a Markdown table whose first `words` columns are words and the others numbers."""
+    ruler = ["---" if n < words else "---:" for n in range(len(header))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ruler, *rows))
+
+
+def setting(records: Sequence[Record]) -> str:
+    """Return one line: model, data, machine and versions of the runs."""
+    first = records[0]
+    questions = ", ".join(
+        f"{r['title']} {r['samples']['scored']}" for r in {r["benchmark"]: r for r in records}.values()
+    )
+    return (
+        f"{first['model']['name']}, {first['split']} data ({questions} questions), {first['device']}, "
+        f"{first['dtype']}, {first['attention']} attention, torch {first['versions']['torch']}, "
+        f"transformers {first['versions']['transformers']}"
+    )
+
+
+def _rank(label: str, records: Sequence[Record]) -> tuple:
+    counts = next(r["accounting"] for r in records if r["method"]["label"] == label)
+    return label != "none", -counts["asked"], label
+
+
+def _percent(part: float | None, whole: float | None) -> str:
+    return DASH if part is None or not whole else f"{100 * part / whole:.0f} %"
+
+
+def _relative(pairs: Sequence[tuple[Record, Record | None]]) -> str:
+    """Mean of the scores relative to the unpruned ones."""
+    shares = [run["headline"]["value"] / full["headline"]["value"] for run, full in pairs if full]
+    return f"{100 * statistics.mean(shares):.1f} %" if len(shares) == len(pairs) else DASH
+
+
+def _speed(pairs: Sequence[tuple[Record, Record | None]]) -> str:
+    """Geometric mean over the benchmarks of the ratio of seconds per question."""
+    ratios = [
+        full["timings"]["total"]["median_s"] / run["timings"]["total"]["median_s"]
+        for run, full in pairs
+        if full and full["timings"] and run["timings"]
+    ]
+    return f"{statistics.geometric_mean(ratios):.2f}x" if ratios else DASH
