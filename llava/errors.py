@@ -39,3 +39,9 @@ class MissingData(BadInput):
 
 class BadData(BadInput):
     """A data file is there but malformed; the message gives file and line numbers."""
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of another library says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

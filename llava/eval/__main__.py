@@ -117,7 +117,7 @@ def _benchmark_problems(names: Sequence[str]) -> list[str]:
 def _loading_problems(dtype: str | None, attention: str | None) -> list[str]:
     if dtype is None and attention is None:
         return []  # spares importing transformers
-    from llava.model.builder import ATTENTION, DTYPES
+    from llava.model.placement import ATTENTION, DTYPES
 
     chosen = (("--dtype", dtype, tuple(DTYPES)), ("--attn-implementation", attention, ATTENTION))
     return [

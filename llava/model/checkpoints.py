@@ -10,12 +10,8 @@ from safetensors import SafetensorError, safe_open
 from llava.errors import CheckpointError
 
 EMBEDDED = Path(__file__).parents[1] / "assets" / "llava-nano"
-FILES_TO_FETCH = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
+FILES_TO_FETCH = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "*.jinja")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
-
-SUPPORTED = {"llava": "LLaVA-1.5 in Hugging Face's layout (llava-hf/llava-1.5-7b-hf)"}
-"""`model_type` of config.json -> what it is."""
 
 
 def find_folder(path: str | os.PathLike | None) -> Path:
@@ -79,23 +75,15 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def check_model_type(folder: Path) -> str:
-    """Return `model_type` of the folder's config.
+def image_processor_config(folder: Path) -> dict[str, Any]:
+    """Return the image processor's settings, which newer checkpoints keep inside processor_config.json.
 
     Raises:
-        CheckpointError: not a kind that can be loaded; the message says which can.
+        CheckpointError: neither file is there, or one is damaged.
     """
-    config = read_json(folder / "config.json")
-    model_type = config.get("model_type")
-    known = "; ".join(f"'{name}': {what}" for name, what in SUPPORTED.items())
-    if "mm_vision_tower" in config or model_type == "llava_llama":
-        raise CheckpointError(
-            f"{folder} is in LLaVA's original format, which is not read yet: use the converted checkpoint. "
-            f"Supported: {known}."
-        )
-    if model_type not in SUPPORTED:
-        raise CheckpointError(f"{folder} has model_type '{model_type}'. Supported: {known}.")
-    return model_type
+    if (folder / "preprocessor_config.json").is_file():
+        return read_json(folder / "preprocessor_config.json")
+    return read_json(folder / "processor_config.json").get("image_processor", {})
 
 
 def check_weight_files(folder: Path) -> None:
@@ -142,16 +130,6 @@ def _keys(file: Path) -> list[str]:
             return list(weights.keys())
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged or cut short ({error}): download it again.") from error
-
-
-def check_tokenizer_files(folder: Path) -> None:
-    """Check that there is a tokenizer (without one, transformers makes an empty one).
-
-    Raises:
-        CheckpointError: says which files would do.
-    """
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise CheckpointError(f"{folder} has no tokenizer: {' or '.join(TOKENIZER_FILES)} is needed.")
 
 
 def some(keys: list[str], limit: int = 8) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from llava.errors import BadInput
 
-IMAGE_MARKER = "<image>"
+IMAGE_MARKER, VIDEO_MARKER = "<image>", "<video>"
 
 Turn = tuple[str, str | None]
 
@@ -73,13 +73,26 @@ def mark_images(turns: Sequence[Turn], n_images: int) -> list[Turn]:
     Raises:
         BadInput: the texts hold some markers, but not as many as there are images.
     """
-    marked = sum(question.count(IMAGE_MARKER) for question, _ in turns)
-    if marked == n_images:
+    return _marked(turns, n_images, IMAGE_MARKER, "images")
+
+
+def mark_videos(turns: Sequence[Turn], n_videos: int) -> list[Turn]:
+    """Return the turns with one video marker per video, in the same way as `mark_images`.
+
+    Raises:
+        BadInput: the texts hold some markers, but not as many as there are videos. Without videos, `<video>` is text.
+    """
+    return _marked(turns, n_videos, VIDEO_MARKER, "videos") if n_videos else list(turns)
+
+
+def _marked(turns: Sequence[Turn], n_given: int, marker: str, what: str) -> list[Turn]:
+    marked = sum(question.count(marker) for question, _ in turns)
+    if marked == n_given:
         return list(turns)
     if marked:
         raise BadInput(
-            f"The text has {marked} {IMAGE_MARKER} markers but there are {n_images} images: "
-            f"write one {IMAGE_MARKER} for each image, or none at all to have them put first."
+            f"The text has {marked} {marker} markers but there are {n_given} {what}: "
+            f"write one {marker} for each of them, or none at all to have them put first."
         )
     (question, answer), *rest = turns
-    return [(f"{IMAGE_MARKER}\n" * n_images + question, answer), *rest]
+    return [(f"{marker}\n" * n_given + question, answer), *rest]

@@ -154,8 +154,6 @@ def test_index_that_disagrees_with_the_shards(tmp_path):
         (lambda f: (f / "config.json").unlink(), "no config.json"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda f: edit_config(f, model_type="bert"), "model_type 'bert'. Supported: 'llava'"),
-        (lambda f: edit_config(f, model_type="llava_llama"), "original format"),
-        (lambda f: edit_config(f, mm_vision_tower="openai/clip"), "original format"),
         (lambda f: (f / "model.safetensors").unlink(), "has no weights"),
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "It has pytorch_model.bin"),
         (lambda f: (f / "tokenizer.model").unlink(), "has no tokenizer"),

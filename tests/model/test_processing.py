@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from llava.errors import BadInput
 from llava.model.conversation import template
 from llava.model.images import load_image, pad_to_square, pixel_values
-from llava.model.processing import Processor
+from llava.model.processing.llava import LlavaProcessor
 from tests.model.llava_folder import CLIP_MEAN, CLIP_STD, SIDE, official_ids, write_tokenizer
 
 SYSTEM = (
@@ -45,7 +45,7 @@ def processor(request, tmp_path_factory):
         if "older" in request.param:
             as_older_conversions(folder / "converted")
         tokenizer = AutoTokenizer.from_pretrained(folder / "converted")
-    return Processor(
+    return LlavaProcessor(
         tokenizer,
         image_size=SIDE,
         image_mean=CLIP_MEAN,
@@ -95,13 +95,13 @@ def test_ids_are_those_of_sentencepiece_in_two_halves(processor):
     first, second = prompt.split("<image>")
     before, after = official_ids(first), official_ids(second)
     expected = [BOS, *before, *[processor.image_token_id] * N_VISUAL, *after]
-    assert processor.token_ids(prompt, 1) == expected
+    assert processor.token_ids(prompt, [N_VISUAL]) == expected
     assert expected.index(processor.image_token_id) == 1 + len(before)
 
 
 def test_text_after_the_image_begins_with_a_blank_piece_and_a_newline(processor):
     """In Llama's vocabulary these are 29871 and 13; a tokenizer that leaves the first out is off by one token."""
-    ids = processor.token_ids(processor.prompt("Hi"), 1)
+    ids = processor.token_ids(processor.prompt("Hi"), [N_VISUAL])
     start = max(i for i, token in enumerate(ids) if token == processor.image_token_id) + 1
     assert ids[start : start + 2] == [official_ids(" ")[-1], NEWLINE] == official_ids("\n")
     assert processor.tokenizer.convert_ids_to_tokens(ids[start]) == "▁"
@@ -115,19 +115,19 @@ def test_blanks_and_rare_characters_around_markers(processor, text):
     expected = [BOS, *pieces[0]]
     for piece in pieces[1:]:
         expected += [processor.image_token_id] * N_VISUAL + piece
-    assert processor.token_ids(text, text.count("<image>")) == expected
+    assert processor.token_ids(text, [N_VISUAL] * text.count("<image>")) == expected
 
 
 def test_text_after_an_answer_starts_afresh(processor):
     prompt = processor.prompt([("One?", "Yes."), ("Two?", None)], 0)
     first, second = prompt.split("</s>")
-    assert processor.token_ids(prompt, 0) == [BOS, *official_ids(first), EOS, *official_ids(second)]
+    assert processor.token_ids(prompt, []) == [BOS, *official_ids(first), EOS, *official_ids(second)]
 
 
 def test_batch_is_left_padded(processor):
     prompts = [processor.prompt("Is there a red circle in the image?"), processor.prompt("Hi", 0)]
     batch = processor(prompts, [[noise(30, 20)], []])
-    alone = [processor.token_ids(prompts[0], 1), processor.token_ids(prompts[1], 0)]
+    alone = [processor.token_ids(prompts[0], [N_VISUAL]), processor.token_ids(prompts[1], [])]
     assert batch["pixel_values"].shape == (1, 3, SIDE, SIDE) and batch["pixel_values"].dtype == torch.float32
     for row, ids, mask in zip(alone, batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True):
         filler = len(ids) - len(row)

@@ -1,8 +1,10 @@
-"""One thin adapter per model family, found by the model's `config.model_type`."""
+"""One thin adapter per model family, found by the checkpoint's config.json or the model's `config.model_type`."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from llava.errors import UnsupportedModel
+from llava.errors import CheckpointError, UnsupportedModel
 from llava.model.families.base import Family
 from llava.model.families.llava import Llava
 
@@ -24,3 +26,20 @@ def family_of(model: Any) -> Family:
         f"Cannot prune {type(model).__name__} (model type {kind!r}). Supported model types: {known}. "
         "Give the whole model with its language head, as llava.load returns it."
     )
+
+
+def family_for(folder: Path, config: Mapping[str, Any]) -> Family:
+    """Return the adapter for a checkpoint.
+
+    Args:
+        folder: named in the error.
+        config: its config.json.
+
+    Raises:
+        CheckpointError: of no supported kind; the message lists those there are.
+    """
+    for family in FAMILIES:
+        if family.recognises(config):
+            return family
+    known = "; ".join(f"{', '.join(map(repr, family.model_types))}: {family.title}" for family in FAMILIES)
+    raise CheckpointError(f"{folder} has model_type {config.get('model_type')!r}. Supported: {known}.")

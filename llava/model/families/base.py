@@ -1,21 +1,87 @@
-"""What the surgery has to know about a model family."""
+"""What loading and surgery have to know about a model family."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from llava.model.processing import Processor
+
+
+@dataclass(frozen=True)
+class Original:
+    """A checkpoint in another format, brought into the form of the family's model class.
+
+    Args:
+        config: configuration object of the model class.
+        weights: every weight under the names that `from_pretrained` of the model class reads.
+    """
+
+    config: Any
+    weights: Mapping[str, Tensor]
 
 
 class Family:
     """Adapter of a model family; the defaults fit most vision-language models of transformers.
 
-    A new family is a subclass in its own file, added to `llava.model.families.FAMILIES`.
+    A new family is a subclass in its own file, added to `llava.model.families.FAMILIES`. Nothing here imports
+    transformers before a checkpoint is loaded.
     """
 
     name: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
+    """`config.model_type` of its loaded models."""
+    title: ClassVar[str]
+    """What it is, with the hub names of typical checkpoints; shown where a checkpoint is of no supported kind."""
+    budget_rule: ClassVar[str] = "llava"
+    """Whose rule turns the released arguments into a budget (`llava.reduction.released.FAMILIES`)."""
+    transformers_class: ClassVar[str] = ""
+    """Name of the model class in transformers."""
+
+    # ------------------------------------------------------------------------------------------------------- loading
+
+    def recognises(self, config: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint with this config.json is of this family."""
+        return config.get("model_type") in self.model_types
+
+    def model_class(self) -> Any:
+        """The model's class; `from_pretrained` builds it."""
+        import transformers
+
+        return getattr(transformers, self.transformers_class)
+
+    def tokenizer(self, folder: Path, config: Mapping[str, Any]) -> Any:
+        """Load the tokenizer of a checkpoint.
+
+        Raises:
+            CheckpointError: it is absent or damaged.
+        """
+        from llava.model.tokenizers import load_tokenizer
+
+        return load_tokenizer(folder)
+
+    def original(self, folder: Path, config: Mapping[str, Any], tokenizer: Any) -> Original | None:
+        """Bring a checkpoint in another format into the form of the model class; None if it is in that form already.
+
+        Raises:
+            CheckpointError: a weight or a setting has no place, or a file is missing or damaged.
+        """
+        return None
+
+    def processor(self, folder: Path, config: Mapping[str, Any], model: Any, tokenizer: Any) -> Processor:
+        """Return the processor for a loaded model, on the model's device.
+
+        Raises:
+            CheckpointError: settings are missing, or tokenizer and model disagree.
+        """
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------------------- surgery
 
     def body(self, model: Any) -> nn.Module:
         """The module that turns token ids and images into hidden states (the model without its language head)."""
