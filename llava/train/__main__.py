@@ -1,4 +1,4 @@
-"""`python -m llava.train run | evaluate | mini | tokenizer`: train, measure and ship llava-nano and the mini benchmarks."""
+"""`python -m llava.train run | evaluate | mini | tokenizer`: make llava-nano and the mini benchmarks, measure, ship."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def trainer(config: Run | Evaluate, seed: int = 0, workers: int = 0, minutes: fl
 
     if not (config.tokenizer / "tokenizer.model").exists():
         raise BadInput(
-            f"{config.tokenizer} has no tokenizer.model: make one with `python -m llava.train tokenizer --output {config.tokenizer}`."
+            f"{config.tokenizer} has no tokenizer.model: make one with "
+            f"`python -m llava.train tokenizer --output {config.tokenizer}`."
         )
     tokenizer = AutoTokenizer.from_pretrained(str(config.tokenizer))
     return Trainer(tokenizer, STAGES, config.folder, seed=seed, workers=workers, minutes=minutes)
@@ -89,16 +90,19 @@ def run(config: Run) -> None:
 
 
 def evaluate(config: Evaluate) -> None:
+    import torch
+
     from .curriculum import EXAM
     from .evaluate import accuracy
     from .export import export
 
     if not (config.folder / "state.pt").exists():
         raise BadInput(
-            f"{config.folder} has no checkpoint (state.pt): train with `python -m llava.train run --folder {config.folder}`."
+            f"{config.folder} has no checkpoint (state.pt): train with "
+            f"`python -m llava.train run --folder {config.folder}`."
         )
     worker = trainer(config)
-    trainee = worker.accelerator.unwrap_model(worker.trainee).eval().float()
+    trainee = worker.accelerator.unwrap_model(worker.trainee).eval().to(torch.bfloat16).float()  # as it is shipped
     model, log = trainee.model, [json.loads(line) for line in (config.folder / "log.jsonl").read_text().splitlines()]
     seen = accuracy(trainee, worker.prompt, EXAM, config.batches)
     blank = accuracy(trainee, worker.prompt, EXAM, config.batches, blank=True)
@@ -113,7 +117,7 @@ def evaluate(config: Evaluate) -> None:
         "training": {
             "hours": worker.state.seconds / 3600,
             "images": worker.state.images,
-            "hardware": "; ".join(sorted({json.dumps(row["hardware"]) for row in started})),
+            "hardware": "; ".join(sorted({", ".join(row["hardware"].values()) for row in started})),
         },
     }
     export(model, config.output, log, card)

@@ -1,8 +1,8 @@
-"""Batches for training: scenes drawn on the fly, questions packed behind one image, everything a function of (seed, step)."""
+"""Batches for training: scenes drawn on the fly, questions packed behind one image; (seed, step) decides all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from zlib import crc32
 
@@ -16,6 +16,7 @@ from .nano import IMAGE_SIZE, PATCH
 from .questions import NO_OCR, SHORT
 from .scenes import draw_scene, patch_labels
 from .tokenizer import SYSTEM
+from .wide import sample_wide
 
 LONG_ANSWERS = ("caption",)
 
@@ -38,6 +39,10 @@ class Stage:
         short: share of questions that carry the single-word sentence of the benchmarks.
         longest: a question with its answer that needs more tokens is left out.
         jpeg: share of images that pass through JPEG, as the benchmarks' images do.
+        wide: questions for the abilities of all benchmarks, instead of those of the first curriculum.
+        long: share of batches with long questions (multiple choice, unanswerable); they are `wide` ones.
+        long_questions: number of them for each image.
+        longest_long: `longest` of them.
     """
 
     name: str
@@ -53,6 +58,10 @@ class Stage:
     short: float = 0.45
     longest: int = 64
     jpeg: float = 0.0
+    wide: bool = False
+    long: float = 0.0
+    long_questions: int = 5
+    longest_long: int = 120
 
 
 def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -111,8 +120,16 @@ class SceneBatches(IterableDataset):
     def batch(self, rng: np.random.Generator) -> dict:
         stage, pixels, labels, index, texts = self.stage, [], [], [], []
         chat = rng.random() < stage.chat
+        long = stage.wide and rng.random() < stage.long
+        if long:
+            chat, level, longest = False, replace(stage.level, questions=stage.long_questions), stage.longest_long
+        else:
+            level, longest = stage.level, stage.longest
         for _ in range(stage.batch):
-            scene, asked = sample_example(rng, stage.level, IMAGE_SIZE, PATCH)
+            if stage.wide:
+                scene, asked = sample_wide(rng, level, IMAGE_SIZE, PATCH, long)
+            else:
+                scene, asked = sample_example(rng, level, IMAGE_SIZE, PATCH)
             image, owner = draw_scene(scene)
             if rng.random() < stage.jpeg:
                 image = through_jpeg(image, int(rng.integers(60, 96)))
@@ -122,7 +139,7 @@ class SceneBatches(IterableDataset):
             rows, columns = np.divmod(np.arange(side * side), side)
             index.append((rows + scene.window.row) * grid + columns + scene.window.column)
             if stage.questions:
-                texts.append(self.pack(asked, rng, chat))
+                texts.append(self.pack(asked, rng, chat, longest))
         batch = {
             "pixels": torch.from_numpy(np.stack(pixels)),
             "index": torch.from_numpy(np.stack(index)),
@@ -134,23 +151,27 @@ class SceneBatches(IterableDataset):
         return batch
 
     def shown(self, labels: dict, rng: np.random.Generator) -> np.ndarray:
-        """Window patches handed to the language model, ascending: those that show something first, then others at random."""
+        """Window patches handed to the language model, ascending: those that show something, then others at random."""
         n = len(labels["thing"])
         if self.stage.tokens is None or self.stage.tokens >= n:
             return np.arange(n)
         matters = (labels["thing"] != 0) | (labels["character"] != 0)
         return np.sort(np.argsort(rng.random(n) - matters)[: self.stage.tokens])
 
-    def pack(self, asked: list, rng: np.random.Generator, chat: bool) -> list[Block]:
-        """Question blocks of one image: independent single-turn prompts, or one block with the whole conversation."""
+    def pack(self, asked: list, rng: np.random.Generator, chat: bool, longest: int) -> list[Block]:
+        """Question blocks of one image: independent single-turn prompts, or one block with the whole conversation.
+
+        A question with its answer that needs more than `longest` tokens is left out.
+        """
         stage, prompt, blocks = self.stage, self.prompt, []
         for q in asked:
             short = q.kind not in LONG_ANSWERS and rng.random() < stage.short
             hint = NO_OCR if short and q.kind == "reading" and rng.random() < 0.6 else ""
-            text = f"{q.text}{hint}{SHORT if short else ''} ASSISTANT:"
+            ending = q.ending if q.ending is not None else hint + (SHORT if short else "")
+            text = f"{q.text}{ending} ASSISTANT:"
             question = prompt.ids(f"USER: {text}") if chat and blocks else prompt.ids(f"\n{text}")
             answer = prompt.ids(q.answer) + [prompt.eos]
-            if len(question) + len(answer) <= stage.longest:
+            if len(question) + len(answer) <= longest:
                 blocks.append(Block(q.kind, question + answer, [-100] * (len(question) - 1) + answer + [-100]))
         if chat and blocks:
             joined = sum((b.ids for b in blocks), []), sum((b.target for b in blocks), [])

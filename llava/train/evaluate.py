@@ -1,7 +1,7 @@
 """Held-out accuracy of the model in training: exact answers by kind of question, with and without the image.
 
-A greedy answer is exact if and only if every token of the reference is the most likely one given the tokens before it, so
-one forward pass over packed questions measures what generation would give.
+A greedy answer is exact if and only if every token of the reference is the most likely one given the tokens before it,
+so one forward pass over packed questions measures what generation would give.
 """
 
 from __future__ import annotations

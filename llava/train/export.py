@@ -1,4 +1,4 @@
-"""Write trained weights as an ordinary LLaVA-1.5 folder of the Hugging Face layout, with a card of what was measured."""
+"""Write trained weights as an ordinary LLaVA-1.5 folder of the Hugging Face layout, with a card of its accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .nano import CLIP_MEAN, CLIP_STD, IMAGE_SIZE, PATCH
 
 
 def export(model: LlavaForConditionalGeneration, folder: Path, log: list[dict], card: dict) -> None:
-    """Write bf16 safetensors, configs, `training_log.json` and `README.md` into `folder`; the tokenizer is already there.
+    """Write bf16 safetensors, configs, `training_log.json` and `README.md` beside the tokenizer in `folder`.
 
     Args:
         log: rows of the trainer's log.
@@ -52,17 +52,19 @@ def card_text(card: dict) -> str:
         f"| {kind} | {100 * with_image:.1f} | {100 * card['blank'][kind][0]:.1f} | {n} |"
         for kind, (with_image, n) in card["accuracy"].items()
     )
+    training, millions = card["training"], f"{card['parameters'] / 1e6:.1f}"
     return f"""# llava-nano
 
-A LLaVA-1.5 small enough to ship ({card["parameters"] / 1e6:.1f} M parameters): CLIP ViT 336/14 (576 visual tokens, feature layer
--2), two-layer GELU projector, Llama decoder of {card["decoder_layers"]} layers, SentencePiece tokenizer, `vicuna_v1` prompt. It
-knows one world only: coloured shapes and a printed sign on textured backgrounds (`llava/train/`). Its last training stage saw
-all visual tokens of full images, never a pruned prompt.
+A LLaVA-1.5 small enough to ship ({millions} M parameters): CLIP ViT 336/14 (576 visual tokens, feature layer -2),
+two-layer GELU projector, Llama decoder of {card["decoder_layers"]} layers, SentencePiece tokenizer, `vicuna_v1` prompt.
+It knows one world only: coloured shapes and a printed sign on textured backgrounds (`llava/train/`). Its last
+training stages saw all visual tokens of full images, never a pruned prompt.
 
-Trained from scratch in {card["training"]["hours"]:.2f} hours on: {card["training"]["hardware"]}. {card["training"]["images"]:,} images,
-each with several questions; `training_log.json` has every row. Reproduce: `python -m llava.train run`.
+Trained from scratch in {training["hours"]:.2f} hours on {training["hardware"]}: {training["images"]:,} images, each
+with several questions; `training_log.json` has every row. Reproduce: `python -m llava.train run`.
 
-Exact answers on {card["images"]} held-out full images ({card["dtype"]}), and the same questions with the image blanked (the prior):
+Exact answers on {card["images"]} held-out full images (the shipped bfloat16 weights, computed in {card["dtype"]}), and
+the same questions with the image blanked (the prior):
 
 | ability | accuracy % | blank image % | questions |
 |---|---|---|---|

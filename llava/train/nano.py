@@ -1,7 +1,7 @@
 """llava-nano: the configuration of the embedded model, its initial weights, and a training view of it.
 
-The model is an ordinary `LlavaForConditionalGeneration`; the training view (`Trainee`) runs the same modules on a subset of
-patches, each with its true position, and adds dense heads that are thrown away after training.
+The model is an ordinary `LlavaForConditionalGeneration`; the training view (`Trainee`) runs the same modules on a
+subset of patches, each with its true position, and adds dense heads that are thrown away after training.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def initial_model(config: LlavaConfig, seed: int = 0) -> LlavaForConditionalGene
 
 
 def to_patches(pixels: Tensor) -> Tensor:
-    """uint8 images (B, side, side, 3) -> normalised patches (B, n, 3 * PATCH * PATCH) in the order of a convolution's weight."""
+    """uint8 images (B, side, side, 3) -> normalised patches (B, n, 3 * PATCH * PATCH), laid out as a conv weight."""
     batch, side = pixels.shape[0], pixels.shape[1] // PATCH
     x = (pixels.float() / 255 - torch.tensor(CLIP_MEAN, device=pixels.device)) / torch.tensor(
         CLIP_STD, device=pixels.device
@@ -126,7 +126,12 @@ class Trainee(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in DENSE_CLASSES.items()})
 
     def features(self, pixels: Tensor, index: Tensor) -> Tensor:
-        """Patch features (B, n, width) at the feature layer; pixels (B, side, side, 3) uint8, index (B, n) in the full grid."""
+        """Patch features (B, n, width) at the feature layer.
+
+        Args:
+            pixels: (B, side, side, 3) uint8.
+            index: (B, n) places of the patches in the full grid.
+        """
         tower = self.model.model.vision_tower
         embed = tower.embeddings
         patches = F.linear(to_patches(pixels), embed.patch_embedding.weight.flatten(1))
@@ -156,8 +161,8 @@ class Trainee(nn.Module):
         Args:
             features: (B, n, width) patch features handed to the projector.
             index: (B, n) their indices in the full grid.
-            text: `prefix` (P,) ids and `prefix_position` (P,); `ids`, `position`, `target` (B, Q, T): Q question blocks that
-                see the prefix, the image and themselves only, padded on the right; target -100 is not learned.
+            text: `prefix` (P,) ids and `prefix_position` (P,); `ids`, `position`, `target` (B, Q, T): Q question blocks
+                that see the prefix, the image and themselves only, padded on the right; target -100 is not learned.
         """
         core, (batch, blocks, _) = self.model.model, text["ids"].shape
         words = core.get_input_embeddings()
@@ -187,8 +192,8 @@ PACKED = "llava_packed_questions"
 def packed_attention(module, query, key, value, attention_mask, scaling, n_shared: int, n_blocks: int, **_):
     """Attention over a shared prefix and question blocks that see the prefix and themselves only.
 
-    query, key, value (B, H, n_shared + n_blocks * T, D) -> (B, n, H, D), None. Equal to masked attention over the packed
-    sequence; the many pairs between different blocks are never computed.
+    query, key, value (B, H, n_shared + n_blocks * T, D) -> (B, n, H, D), None. Equal to masked attention over the
+    packed sequence; the many pairs between different blocks are never computed.
     """
     b, h, n, d = query.shape
     length = (n - n_shared) // n_blocks
