@@ -20,14 +20,18 @@ NUMBER_WORDS = ("no", "one", "two", "three", "four", "five")
 
 @dataclass(frozen=True)
 class Question:
-    """`kind` is the ability it tests; `text` ends without the short-answer sentence; `answer` is the expected output."""
+    """`kind` is the ability it tests; `text` comes without the closing sentence of its prompt; `answer` is the expected output.
+
+    `ending` is that closing sentence where the question only makes sense with it; None: the short-answer sentence or none.
+    """
 
     kind: str
     text: str
     answer: str
+    ending: str | None = None
 
 
-def _yes(value: bool) -> str:
+def yes_no(value: bool) -> str:
     return "Yes" if value else "No"
 
 
@@ -35,11 +39,11 @@ def article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def _pick(rng: np.random.Generator, items):
+def pick(rng: np.random.Generator, items):
     return items[int(rng.integers(len(items)))]
 
 
-def _unique(things: list[Thing], key) -> list[Thing]:
+def unique(things: list[Thing], key) -> list[Thing]:
     counts = Counter(key(t) for t in things)
     return [t for t in things if counts[key(t)] == 1]
 
@@ -53,7 +57,7 @@ def absent_name(scene: Scene, rng: np.random.Generator, hard: bool) -> str:
         both = [n for n in names if n[0] in colors and n[1] in shapes]
         either = [n for n in names if n[0] in colors or n[1] in shapes]
         names = (both if both and rng.random() < 0.6 else either) or names
-    return " ".join(_pick(rng, names))
+    return " ".join(pick(rng, names))
 
 
 def existence(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -62,7 +66,7 @@ def existence(scene: Scene, rng: np.random.Generator) -> list[Question]:
     roll, yes = rng.random(), bool(rng.integers(2))
     if roll < 0.7:
         if yes and scene.things:
-            name = _pick(rng, scene.things).name
+            name = pick(rng, scene.things).name
         else:
             yes, name = False, absent_name(scene, rng, hard=rng.random() < 0.6)
     else:
@@ -70,40 +74,42 @@ def existence(scene: Scene, rng: np.random.Generator) -> list[Question]:
         present = sorted({key(t) for t in scene.things})
         absent = [v for v in values if v not in present]
         yes = yes and bool(present) or not absent
-        name = _pick(rng, present if yes else absent)
+        name = pick(rng, present if yes else absent)
         if roll >= 0.85:
             name += " object"
-    out.append(Question("existence", f"Is there {article(name)} in the image?", _yes(yes)))
+    out.append(Question("existence", f"Is there {article(name)} in the image?", yes_no(yes)))
     return out
 
 
 def color(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """What color is the circle? (the only circle)"""
-    unique = _unique(scene.things, lambda t: t.shape)
-    if not unique:
+    alone = unique(scene.things, lambda t: t.shape)
+    if not alone:
         return []
-    thing = _pick(rng, unique)
+    thing = pick(rng, alone)
     if rng.random() < 0.8:
         return [Question("color", f"What color is the {thing.shape}?", thing.color)]
     yes = bool(rng.integers(2))
-    others = [c for c in {t.color for t in scene.things} | {_pick(rng, COLOR_NAMES)} if c != thing.color]
+    others = [c for c in {t.color for t in scene.things} | {pick(rng, COLOR_NAMES)} if c != thing.color]
     yes = yes or not others
-    return [Question("color", f"Is the {thing.shape} {thing.color if yes else _pick(rng, sorted(others))}?", _yes(yes))]
+    return [
+        Question("color", f"Is the {thing.shape} {thing.color if yes else pick(rng, sorted(others))}?", yes_no(yes))
+    ]
 
 
 def shape(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """What shape is the red object? (the only red one)"""
-    unique = _unique(scene.things, lambda t: t.color)
-    if not unique:
+    alone = unique(scene.things, lambda t: t.color)
+    if not alone:
         return []
-    thing = _pick(rng, unique)
+    thing = pick(rng, alone)
     if rng.random() < 0.85:
         return [Question("shape", f"What shape is the {thing.color} object?", thing.shape)]
     yes = bool(rng.integers(2))
     if rng.random() < 0.5:
-        name = thing.shape if yes else _pick(rng, [s for s in SHAPES if s != thing.shape])
-        return [Question("shape", f"Is the {thing.color} object {article(name)}?", _yes(yes))]
-    return [Question("commonsense", f"Can the {thing.color} object roll?", _yes(thing.shape in ("circle", "ring")))]
+        name = thing.shape if yes else pick(rng, [s for s in SHAPES if s != thing.shape])
+        return [Question("shape", f"Is the {thing.color} object {article(name)}?", yes_no(yes))]
+    return [Question("commonsense", f"Can the {thing.color} object roll?", yes_no(thing.shape in ("circle", "ring")))]
 
 
 def _sides(scene: Scene, thing: Thing) -> tuple[str, str, bool]:
@@ -115,10 +121,10 @@ def _sides(scene: Scene, thing: Thing) -> tuple[str, str, bool]:
 
 def position(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """Where is the red circle? -> top left; left or right side; yes/no for the left half."""
-    clear = [t for t in _unique(scene.things, lambda t: t.name) if _sides(scene, t)[2]]
+    clear = [t for t in unique(scene.things, lambda t: t.name) if _sides(scene, t)[2]]
     if not clear:
         return []
-    thing = _pick(rng, clear)
+    thing = pick(rng, clear)
     vertical, horizontal, _ = _sides(scene, thing)
     roll = rng.random()
     if roll < 0.5:
@@ -129,29 +135,31 @@ def position(scene: Scene, rng: np.random.Generator) -> list[Question]:
         return [Question("position", f"Is the {thing.name} at the top or bottom of the image?", vertical)]
     yes = bool(rng.integers(2))
     flip = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
-    half = _pick(rng, (vertical, horizontal))
+    half = pick(rng, (vertical, horizontal))
     return [
-        Question("position", f"Is the {thing.name} in the {half if yes else flip[half]} half of the image?", _yes(yes))
+        Question(
+            "position", f"Is the {thing.name} in the {half if yes else flip[half]} half of the image?", yes_no(yes)
+        )
     ]
 
 
 def relation(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """Is the red circle to the left of / above the blue square?"""
-    unique = _unique(scene.things, lambda t: t.name)
-    if len(unique) < 2:
+    alone = unique(scene.things, lambda t: t.name)
+    if len(alone) < 2:
         return []
-    a, b = (unique[i] for i in rng.permutation(len(unique))[:2])
+    a, b = (alone[i] for i in rng.permutation(len(alone))[:2])
     across = abs(a.x - b.x) > abs(a.y - b.y)
     yes = bool(rng.integers(2))
     before = (a.x < b.x) if across else (a.y < b.y)
     words = ("to the left of", "to the right of") if across else ("above", "below")
     word = words[0] if before == yes else words[1]
-    return [Question("relation", f"Is the {a.name} {word} the {b.name}?", _yes(yes))]
+    return [Question("relation", f"Is the {a.name} {word} the {b.name}?", yes_no(yes))]
 
 
 def counting(scene: Scene, rng: np.random.Generator, target: str | None = None) -> list[Question]:
     """How many red objects / circles / objects are there? `target` names the colour or shape the scene was built around."""
-    target = target or _pick(rng, COLOR_NAMES + SHAPES)
+    target = target or pick(rng, COLOR_NAMES + SHAPES)
     plural = f"{target} objects" if target in COLOR_NAMES else ("crosses" if target == "cross" else f"{target}s")
     n = sum(target in (t.color, t.shape) for t in scene.things)
     if n >= len(NUMBER_WORDS):
@@ -161,17 +169,17 @@ def counting(scene: Scene, rng: np.random.Generator, target: str | None = None) 
     yes = bool(rng.integers(2))
     if n == 0:
         return []
-    said = n if yes else _pick(rng, [m for m in (n - 1, n + 1) if 1 <= m < len(NUMBER_WORDS)])
+    said = n if yes else pick(rng, [m for m in (n - 1, n + 1) if 1 <= m < len(NUMBER_WORDS)])
     noun = plural if said > 1 else plural.removesuffix("es") if target == "cross" else plural.removesuffix("s")
     return [
         Question(
-            "counting", f"{'Are' if said > 1 else 'Is'} there {NUMBER_WORDS[said]} {noun} in the image?", _yes(yes)
+            "counting", f"{'Are' if said > 1 else 'Is'} there {NUMBER_WORDS[said]} {noun} in the image?", yes_no(yes)
         )
     ]
 
 
 def random_code(rng: np.random.Generator, length: int, alphabet: str = "") -> str:
-    alphabet = alphabet or _pick(rng, (LETTERS, DIGITS, LETTERS + DIGITS))
+    alphabet = alphabet or pick(rng, (LETTERS, DIGITS, LETTERS + DIGITS))
     return "".join(alphabet[i] for i in rng.integers(0, len(alphabet), length))
 
 
@@ -183,15 +191,15 @@ def reading(scene: Scene, rng: np.random.Generator) -> list[Question]:
     if "+" in text:
         total = sum(int(part) for part in text.split("+"))
         yes = bool(rng.integers(2))
-        said = total if yes else total + int(_pick(rng, (-2, -1, 1, 2)))
+        said = total if yes else total + int(pick(rng, (-2, -1, 1, 2)))
         if rng.random() < 0.4:
             return [Question("calculation", "What is the result of the sum on the sign?", str(total))]
-        return [Question("calculation", f"Is the answer to the sum on the sign {said}?", _yes(yes))]
+        return [Question("calculation", f"Is the answer to the sum on the sign {said}?", yes_no(yes))]
     roll = rng.random()
     if roll < 0.12:
         yes = bool(rng.integers(2))
         said = text if yes else near_miss(text, rng)
-        return [Question("ocr", f'Is the text on the sign "{said}"?', _yes(yes))]
+        return [Question("ocr", f'Is the text on the sign "{said}"?', yes_no(yes))]
     if roll < 0.25:
         k = int(rng.integers(min(len(text), 3)))
         return [Question("reading", f"What is the {('first', 'second', 'third')[k]} character on the sign?", text[k])]
@@ -203,7 +211,7 @@ def near_miss(text: str, rng: np.random.Generator) -> str:
     """The same text with one character changed."""
     k = int(rng.integers(len(text)))
     alphabet = DIGITS if text[k] in DIGITS else LETTERS
-    return text[:k] + _pick(rng, alphabet.replace(text[k], "")) + text[k + 1 :]
+    return text[:k] + pick(rng, alphabet.replace(text[k], "")) + text[k + 1 :]
 
 
 def background(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -211,12 +219,12 @@ def background(scene: Scene, rng: np.random.Generator) -> list[Question]:
     if rng.random() < 0.5:
         return [Question("scene", "What pattern does the background have?", scene.background)]
     yes = bool(rng.integers(2))
-    said = scene.background if yes else _pick(rng, [b for b in BACKGROUNDS if b != scene.background])
-    return [Question("scene", f"Does this image show {article(said)} background?", _yes(yes))]
+    said = scene.background if yes else pick(rng, [b for b in BACKGROUNDS if b != scene.background])
+    return [Question("scene", f"Does this image show {article(said)} background?", yes_no(yes))]
 
 
 def sign_presence(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    return [Question("existence", "Is there a sign in the image?", _yes(scene.sign is not None))]
+    return [Question("existence", "Is there a sign in the image?", yes_no(scene.sign is not None))]
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> list[Question]:

@@ -1,0 +1,41 @@
+"""Exercises without looking, for training only: which letter stands before an option, and sums in words.
+
+They teach in few steps what no image is needed for, so that pictures are left to teach seeing. Never part of an exam.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .chinese import LETTER_CN, translate
+from .letters import CORNERS, LETTER, LETTERS, lines
+from .questions import Question, pick, random_code
+from .scenes import COLOR_NAMES, SHAPES, Scene
+
+KIND = "drill"
+
+
+def lookup(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """Which option is red? A. blue, B. red ..."""
+    chinese = rng.random() < 0.3
+    roll, number = rng.random(), int(rng.integers(2, 5))
+    if roll < 0.4:
+        pool = pick(rng, (COLOR_NAMES, SHAPES, CORNERS))
+    elif roll < 0.7:
+        pool = [f"{pick(rng, COLOR_NAMES)} {pick(rng, SHAPES)}" for _ in range(number + 2)]
+    elif roll < 0.85:
+        pool = [str(n) for n in rng.permutation(19)]
+    else:
+        pool = [random_code(rng, int(rng.integers(2, 4))) for _ in range(number + 1)]
+    pool = list(dict.fromkeys(pool))
+    options = [pool[i] for i in rng.permutation(len(pool))[:number]]
+    right = pick(rng, options)
+    text = f"哪个选项是{translate(right)}？" if chinese else f"Which option is {right}?"
+    ending = LETTER_CN if chinese else LETTER
+    return [Question(KIND, f"{text}\n{lines(options, chinese)}", LETTERS[options.index(right)], ending)]
+
+
+def addition(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """What is the result of the sum 3+4?"""
+    a, b = (int(n) for n in rng.integers(0, 10, 2))
+    return [Question(KIND, f"What is the result of the sum {a}+{b}?", str(a + b))]
