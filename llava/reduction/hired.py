@@ -1,0 +1,90 @@
+"""HiRED: share a budget among thumbnail and crops by early [CLS] attention, fill each share by late [CLS] attention.
+
+Source: "HiRED: Attention-Guided Token Dropping for Efficient Inference of High-Resolution Vision-Language Models in
+Resource-Constrained Environments", arXiv:2408.10945; official code, single-tile and tiled selection functions.
+Differences from the official code: a mask per image of a batch (there the first image's is used for all), heads read
+from the model, no voters (alpha = 1) means equal shares, ties broken by the lower index.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from llava.reduction.ranking import best_mask, share
+
+OFFICIAL, EXACT = "official", "exact"
+BANDS, SPATIAL = "bands", "spatial"
+
+
+def select_tokens(
+    late: Tensor,
+    early: Tensor | None = None,
+    *,
+    total: int,
+    grid: tuple[int, int] = (0, 0),
+    side: tuple[int, int] | None = None,
+    alpha: float = 0.5,
+    allocation: str = BANDS,
+    budget: str = OFFICIAL,
+    shown: Tensor | None = None,
+) -> Tensor:
+    """Mark the tokens of one image that survive.
+
+    Args:
+        late: (tiles, heads, N) softmax [CLS] rows over the patches, at the layer that yields the features.
+        early: (heads, N) the thumbnail's rows at the allocation layer; only needed with crops.
+        total: budget of the image, all tiles together.
+        grid: (rows, columns) of crops; tile 0 is the thumbnail, the others are crops, row-major.
+        side: (h, w) tokens of a tile; only allocation "spatial" needs it.
+        alpha: share of the thumbnail, in [0, 1].
+        allocation: "bands" as released: the thumbnail's voters are counted in consecutive raster ranges, one per
+            crop; "spatial": in the region that the crop shows.
+        budget: "official" truncates the crops' quotas, so a few tokens of the budget are lost; "exact" hands all out.
+        shown: (crops, N) bool, False at padding, which then gets no token; None as released: padding competes.
+
+    Returns:
+        (tiles, N) bool.
+    """
+    scores = late.sum(1)
+    tiles, n = scores.shape
+    if tiles == 1:
+        return best_mask(scores, min(total, n))
+    full = min(int(total * alpha), n)
+    rest = min(total - full, (tiles - 1) * n)
+    votes = count_votes(early.sum(0), grid, int(n * (1 - alpha)), allocation, side)
+    limits = torch.full_like(votes, n) if shown is None else shown.sum(1)
+    crops = scores[1:] if shown is None else scores[1:].masked_fill(~shown, -torch.inf)
+    if budget == EXACT:
+        quota = share(votes, rest, limits)
+        full = min(total - int(quota.sum()), n)  # what padded crops cannot take
+    else:
+        wish = torch.where(votes.sum() > 0, votes, torch.ones_like(votes)).float()
+        quota = torch.minimum((wish / wish.sum() * rest).int(), limits)
+    return torch.cat([best_mask(scores[:1], full), best_mask(crops, quota)])
+
+
+def count_votes(
+    attention: Tensor, grid: tuple[int, int], voters: int, allocation: str = BANDS, side: tuple[int, int] | None = None
+) -> Tensor:
+    """Votes of the thumbnail's most attended tokens for each crop.
+
+    Args:
+        attention: (N,) [CLS] attention of the thumbnail at the allocation layer.
+        grid: (rows, columns) of crops.
+        voters: how many tokens vote.
+        allocation, side: see `select_tokens`.
+
+    Returns:
+        (crops,) integers.
+    """
+    voting = best_mask(attention[None], voters)[0]
+    crops = grid[0] * grid[1]
+    place = torch.arange(len(attention), device=attention.device)
+    if allocation == BANDS:
+        crop = place // (len(attention) // crops)
+        crop = crop.clamp_max(crops - 1)
+    else:
+        row, column = place // side[1], place % side[1]
+        crop = row * grid[0] // side[0] * grid[1] + column * grid[1] // side[1]
+    return torch.zeros(crops, dtype=torch.long, device=attention.device).scatter_add_(0, crop, voting.long())
