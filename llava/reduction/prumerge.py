@@ -1,0 +1,116 @@
+"""LLaVA-PruMerge and PruMerge+: patches with outlying [CLS] attention absorb their neighbours, a last token the rest.
+
+Source: "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models", arXiv:2403.15388; official
+code, the advanced and the advanced-plus function (attention and keys of the tower's last layer, one softmax over the
+full width, un-normalised sums).
+Differences from the official code: batches image by image; at least one centre; a grid step below 1 is 1 (an error
+there); fewer than 32 other tokens are all neighbours; ties broken by the lower index.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from llava.reduction.ranking import best_first
+from llava.reduction.tensors import to_device
+
+NORM_EPS = 1e-12
+ADAPTIVE_GRID_SHARE = 3  # PruMerge+ samples the grid three times as densely as there are outliers
+
+
+def cls_scores(query_cls: Tensor, keys: Tensor) -> Tensor:
+    """Attention of [CLS] to the patches: one softmax over all tokens, heads not separated.
+
+    Args:
+        query_cls: (..., C) query of [CLS], unscaled.
+        keys: (..., 1 + N, C) keys, [CLS] first.
+
+    Returns:
+        (..., N) probabilities, the one of [CLS] itself left out.
+    """
+    logits = (query_cls[..., None, :] @ keys.transpose(-1, -2)).squeeze(-2) / query_cls.shape[-1] ** 0.5
+    return logits.softmax(-1)[..., 1:]
+
+
+def count_outliers(scores: Tensor, factor: float = 1.5) -> Tensor:
+    """How many scores exceed the third quartile by more than `factor` interquartile ranges: (..., N) -> (...)."""
+    scores = scores.float()
+    low, high = (scores.quantile(q, dim=-1, keepdim=True) for q in (0.25, 0.75))
+    return (scores > high + factor * (high - low)).sum(-1)
+
+
+def choose_centres(scores: Tensor, n_outliers: int) -> Tensor:
+    """PruMerge's centres: the most attended patches, in descending order of attention."""
+    return best_first(scores, n_outliers)
+
+
+def add_adaptive_grid(scores: Tensor, n_outliers: int) -> Tensor:
+    """PruMerge+, adaptive: the outliers, then those points of a uniform grid that are not among them.
+
+    Returns:
+        (M,) centres; the last patch is never a grid point.
+    """
+    n = len(scores)
+    step = max(1, int(int(n / n_outliers) / ADAPTIVE_GRID_SHARE))
+    outliers = best_first(scores, n_outliers)
+    grid = torch.arange(0, n - 1, step, device=scores.device)
+    return torch.cat([outliers, grid[~torch.isin(grid, outliers)]])
+
+
+def add_fixed_grid(scores: Tensor, n_outliers: int) -> Tensor:
+    """PruMerge+, fixed ratio: the outliers, then as many points of a uniform grid; a patch may be in both, as released.
+
+    Returns:
+        (2 * n_outliers,) centres.
+    """
+    n = len(scores)
+    step = int(n / n_outliers)
+    grid = range(int(step / 2), n - 1, step)
+    if len(grid) != n_outliers:  # the release needs a step that divides well
+        grid = [int((i + 0.5) * n / n_outliers) for i in range(n_outliers)]
+    return torch.cat([best_first(scores, n_outliers), to_device(list(grid), scores.device)])
+
+
+def add_distinct_grid(scores: Tensor, n_outliers: int, n_grid: int) -> Tensor:
+    """The outliers, then `n_grid` patches spread evenly over all the others; no patch twice."""
+    outliers = best_first(scores, n_outliers)
+    others = _complement(outliers, len(scores), len(scores) - n_outliers)
+    spread = [int((i + 0.5) * len(others) / n_grid) for i in range(n_grid)]
+    return torch.cat([outliers, others[to_device(spread, scores.device)]])
+
+
+def merge(features: Tensor, scores: Tensor, keys: Tensor, centres: Tensor, neighbours: int = 32) -> Tensor:
+    """Add to each centre its nearest tokens, weighted by attention, and append the weighted sum of the rest.
+
+    Args:
+        features: (N, C) patches.
+        scores: (N,) attention of [CLS].
+        keys: (N, C') keys of the patches.
+        centres: (M,) patch indices, in the order of delivery; with repetitions the smallest indices outside are lost
+            and a repeated patch is its own first neighbour, as released.
+        neighbours: tokens each centre absorbs (they may be centres too).
+
+    Returns:
+        (M + 1, C): centres, then the extra token; in the dtype of `features`.
+    """
+    n, m = len(features), len(centres)
+    rest = _complement(centres, n, max(n - m, 0))
+    listed = torch.cat([centres, rest])  # candidates of every centre, but for its own place in the list
+    unit = keys / keys.norm(dim=-1, keepdim=True).clamp_min(NORM_EPS)
+    similarity = unit[centres] @ unit[listed].T  # (M, M + rest)
+    similarity.diagonal().fill_(-torch.inf)
+    nearest = listed[best_first(similarity, min(neighbours, len(listed) - 1))]
+    weights = torch.zeros(m, n, dtype=scores.dtype, device=scores.device)
+    weights.scatter_add_(1, nearest, scores[nearest])
+    kind = torch.promote_types(features.dtype, scores.dtype)
+    merged = features[centres] + weights.to(kind) @ features.to(kind)
+    extra = scores[rest].to(kind) @ features[rest].to(kind)
+    return torch.cat([merged, extra[None]]).to(features.dtype)
+
+
+def _complement(indices: Tensor, n: int, count: int) -> Tensor:
+    """The `count` largest of 0 .. n - 1 that are not in `indices`, ascending."""
+    inside = torch.zeros(n, dtype=torch.int8, device=indices.device).index_fill_(0, indices, 1)
+    outside_last = inside.argsort(descending=True, stable=True)
+    return outside_last[n - count :]
