@@ -13,7 +13,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +51,7 @@ class MethodOptions:
 
     method: str = "dart"
     """Reduction method; `none` keeps every token."""
-    keep: Annotated[int | float | None, tyro.conf.arg(metavar="COUNT|FRACTION")] = None
+    keep: Annotated[int | float | str | None, tyro.conf.arg(metavar="COUNT|FRACTION")] = None
     """Visual tokens left per image: a count (128) or a fraction in (0, 1] (0.222)."""
     reduction_ratio: Annotated[float | None, tyro.conf.arg(metavar="RATIO")] = None
     """Fraction of visual tokens removed, as in the released scripts (0.778); the family's released rule applies."""
@@ -96,6 +96,23 @@ class MethodOptions:
             raise ConfigurationError(*problems)
         return method
 
+    def variants(self) -> list[MethodOptions]:
+        """Return one configuration for each of several methods and budgets (`dart,random`, `192,128,64`).
+
+        The method `none` has no budget and comes once.
+
+        Raises:
+            ConfigurationError: a budget in the list is no number.
+        """
+        keeps = _split(self.keep) if isinstance(self.keep, str) else [self.keep]
+        wrong = [keep for keep in keeps if isinstance(keep, str)]
+        if wrong or not keeps:
+            raise ConfigurationError(
+                f"--keep {self.keep!r} is not a number or numbers with commas: type for example --keep 192,128,64."
+            )
+        pairs = [(name, None if name == "none" else keep) for name in _split(self.method) for keep in keeps]
+        return [replace(self, method=name, keep=keep) for name, keep in dict.fromkeys(pairs)]
+
     def notes(self, family: str = "llava") -> list[str]:
         """Return sentences for the screen: which of the released arguments counted, and which were ignored."""
         if not self._released:
@@ -126,7 +143,9 @@ class MethodOptions:
             problems.append(f"Token budget {count} is too small: give at least 1 visual token per image, e.g. 128.")
         if keep is not None and self._released:
             problems.append("Give either --keep or the released --reduction-ratio / --max-num-tokens, not both.")
-        if keep is not None and not (keep >= 1 if isinstance(keep, int) else 0 < keep <= 1):
+        if isinstance(keep, str):
+            problems.append(f"--keep {keep!r} is not usable: give one number, a count (128) or a fraction in (0, 1].")
+        elif keep is not None and not (keep >= 1 if isinstance(keep, int) else 0 < keep <= 1):
             problems.append(f"--keep {keep} is not usable: give a count of at least 1 (128) or a fraction in (0, 1].")
         return problems
 
@@ -160,6 +179,12 @@ class MethodOptions:
         if name != "dart" or not self._released or self._range_problems():
             return method
         return type(method).from_released(family, self.reduction_ratio, self.max_num_tokens, **options)
+
+
+def _split(text: str) -> list[Any]:
+    """`192,0.5` -> [192, 0.5]; parts that are no numbers stay words."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return [value if isinstance(value := _literal(part), (int, float)) else part for part in parts]
 
 
 def _fields(registry: Any, name: str) -> set[str]:

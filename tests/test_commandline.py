@@ -174,3 +174,9 @@ class TestMethodOptions:
 def test_a_misspelt_option_does_not_swallow_a_short_one():
     words, problems = commandline.check_words(["--kep", "128", "-p", "What is this?"], flags_of(Config))
     assert words == ["-p", "What is this?"] and len(problems) == 1
+
+
+def test_variants_are_methods_times_budgets_and_none_comes_once():
+    options = MethodOptions(method="none,dart,random", keep="64,0.5")
+    found = [(x.method, x.keep) for x in options.variants()]
+    assert found == [("none", None), ("dart", 64), ("dart", 0.5), ("random", 64), ("random", 0.5)]

@@ -64,15 +64,22 @@ class RunConfig:
         single = [
             name for name, used in (("--answers-file", self.answers_file), ("--output *.json", self._file)) if used
         ]
-        if len(self.benchmarks) > 1 and single:
-            found.append(f"{' and '.join(single)} can hold one benchmark only, and {len(self.benchmarks)} are named.")
+        try:
+            variants = self.reduction.variants()
+        except ConfigurationError as error:
+            found += error.problems
+            variants = [replace(self.reduction, keep=None)]
+        n_runs = len(self.benchmarks) * len(variants)
+        if n_runs > 1 and single:
+            found.append(f"{' and '.join(single)} can hold one run only, and {n_runs} are asked for.")
         if self.data not in (None, "full", "mini") and not Path(self.data).is_dir():
             found.append(f"--data {self.data!r} is neither full nor mini nor a folder.")
         found += _loading_problems(self.dtype, self.attn_implementation)
-        try:
-            self.reduction.build()
-        except ConfigurationError as error:
-            found += error.problems
+        for variant in variants:
+            try:
+                variant.build()
+            except ConfigurationError as error:
+                found += [problem for problem in error.problems if problem not in found]
         return found
 
     @property
@@ -145,10 +152,14 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> None:
         config.model_path, device=config.device, dtype=config.dtype, attn_implementation=config.attn_implementation
     )
     loaded = LoadedModel(model, processor, config.model_path or EMBEDDED, identity.weights_digest(model))
-    family, options = processor.family, config.reduction
-    method = options.build(family, seed=config.seed)
-    asked = MethodRun(method, options.label, options.method_file, tuple(options.notes(family)))
-    for note in asked.notes:
+    family = processor.family
+    asked = [
+        MethodRun(
+            options.build(family, seed=config.seed), options.label, options.method_file, tuple(options.notes(family))
+        )
+        for options in config.reduction.variants()
+    ]
+    for note in dict.fromkeys(note for method in asked for note in method.notes):
         say(note)
     settings = Settings(
         folder=(config._file.parent if config._file else Path(config.output)),
@@ -166,10 +177,11 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> None:
     unpruned = MethodOptions(method="none")
     for dataset, questions in zip(sets, data.load_questions(sets, family, config.limit), strict=True):
         records = []
-        if config.compare and method.name != "none":
+        if config.compare and all(run.method.name != "none" for run in asked):
             none = MethodRun(unpruned.build(family), unpruned.label)
             records.append(run_benchmark(dataset, questions, loaded, none, beside))
-        records.append(run_benchmark(dataset, questions, loaded, asked, settings))
+        for method in asked:
+            records.append(run_benchmark(dataset, questions, loaded, method, settings))
         for line in screen.report(records):
             say(line)
 

@@ -38,6 +38,22 @@ def results(folder):
     return {record["run_name"]: record for record in (json.loads(p.read_text()) for p in folder.glob("*.json"))}
 
 
+def test_several_methods_and_budgets_in_one_table(workplace, checkpoint, capsys):
+    few = ["--limit", "4", "--max-new-tokens", "2", "--set", "count=int"]
+    assert main(["pope", "--model-path", str(checkpoint), "--compare", "--method", "random", "--keep", "3,1", *few]) == 0
+    screen = capsys.readouterr().out
+    assert screen.index("none ") < screen.index("random-3 ") < screen.index("random-1 ")
+    counts = {name: record["accounting"]["final"] for name, record in results(workplace / "results").items()}
+    assert sorted(counts.values()) == [1, 3, 4]
+
+
+def test_mistakes_in_lists_are_reported_before_anything_runs(workplace, capsys):
+    assert main(["pope", "--method", "random,drat", "--keep", "64,many"]) == 2
+    assert main(["pope", "--method", "random,drat", "--keep", "64,32"]) == 2
+    error = capsys.readouterr().err
+    assert "--keep '64,many' is not a number" in error and error.count("Did you mean 'dart'") == 2
+
+
 def test_all_benchmarks_next_to_the_unpruned_run(workplace, checkpoint, capsys):
     words = ["pope", "mme", "textvqa", "--model-path", str(checkpoint), "--compare", *SMALL_DART]
     assert main(words) == 0
