@@ -1,7 +1,9 @@
-"""The commands `python -m llava.eval BENCHMARK... [options]` and `python -m llava.eval score BENCHMARK ...`.
+"""The command `python -m llava.eval BENCHMARK... [options]`, and the commands of `scoring.py`, which need no model.
 
 python -m llava.eval pope mme --method dart --keep 128 --compare
 python -m llava.eval score pope --answers-file answers.jsonl
+python -m llava.eval validate vqav2 upload.json
+python -m llava.eval judge msvd_qa --answers-file answers.jsonl --endpoint URL
 """
 
 from __future__ import annotations
@@ -10,14 +12,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from llava.commandline import MethodOptions, did_you_mean, run, say, warn
-from llava.errors import BadData, ConfigurationError
-from llava.eval import benchmarks
+from llava.errors import ConfigurationError
+from llava.eval import benchmarks, scoring
 
 EMBEDDED = "llava-nano"
+SCORING: dict[str, tuple[Any, type]] = {
+    "score": (scoring.score_command, scoring.ScoreConfig),
+    "validate": (scoring.validate_command, scoring.ValidateConfig),
+    "judge": (scoring.judge_command, scoring.JudgeConfig),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class RunConfig:
     """Answer the questions of benchmarks with a model whose visual tokens are pruned, and score the answers."""
 
     benchmarks: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Names of benchmarks: mme, pope, textvqa."""
+    """Names of benchmarks, e.g. pope mme; `python -m llava.data` lists all."""
     reduction: MethodOptions = field(default_factory=MethodOptions)
     model_path: str | None = None
     """Folder or hub name of a LLaVA checkpoint; default: the embedded llava-nano."""
@@ -56,7 +64,7 @@ class RunConfig:
 
     def problems(self) -> list[str]:
         """Return everything that is wrong, known before any model is loaded."""
-        found = _benchmark_problems(self.benchmarks)
+        found = scoring.benchmark_problems(self.benchmarks)
         for name, low in (("batch_size", 1), ("limit", 1), ("max_new_tokens", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < low:
@@ -68,12 +76,11 @@ class RunConfig:
             variants = self.reduction.variants()
         except ConfigurationError as error:
             found += error.problems
-            variants = [replace(self.reduction, keep=None)]
+            variants = replace(self.reduction, keep=None).variants()
         n_runs = len(self.benchmarks) * len(variants)
         if n_runs > 1 and single:
             found.append(f"{' and '.join(single)} can hold one run only, and {n_runs} are asked for.")
-        if self.data not in (None, "full", "mini") and not Path(self.data).is_dir():
-            found.append(f"--data {self.data!r} is neither full nor mini nor a folder.")
+        found += scoring.data_problems(self.data)
         found += _loading_problems(self.dtype, self.attn_implementation)
         for variant in variants:
             try:
@@ -85,40 +92,6 @@ class RunConfig:
     @property
     def _file(self) -> Path | None:
         return Path(self.output) if self.output.endswith(".json") else None
-
-
-@dataclass(frozen=True)
-class ScoreConfig:
-    """Score an existing answers file with the official rules; no model is loaded."""
-
-    benchmark: tyro.conf.Positional[str]
-    """Name of the benchmark: mme, pope, textvqa."""
-    answers_file: str
-    """Answers in LLaVA's format, one JSON object a line."""
-    data: str | None = None
-    """`full`, `mini`, or a folder in the official layout; default: full when it is there, else mini."""
-    partial: bool = False
-    """Accept a file that does not answer every question, and score what is there."""
-    output: str | None = None
-    """Also write the score to this JSON file."""
-    export: bool = False
-    """Also write the files that the benchmark's own tool reads (MME: eval_tool/answers/<name>/)."""
-
-    def problems(self) -> list[str]:
-        """Return everything that is wrong with the options."""
-        return _benchmark_problems((self.benchmark,))
-
-
-def _benchmark_problems(names: Sequence[str]) -> list[str]:
-    found = []
-    for name in names:
-        try:
-            benchmarks.get(name)
-        except ConfigurationError as error:
-            found += error.problems
-    if not names:
-        found.append(f"Name at least one benchmark: {', '.join(benchmarks.names())}.")
-    return found
 
 
 def _loading_problems(dtype: str | None, attention: str | None) -> list[str]:
@@ -186,38 +159,13 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> None:
             say(line)
 
 
-def score_command(config: ScoreConfig) -> None:
-    """Score an answers file and print what the official scorer prints."""
-    from llava.eval import data, results
-    from llava.eval.answers import read_answers
-    from llava.eval.benchmarks import files
-
-    benchmark = benchmarks.get(config.benchmark)
-    dataset = data.locate(benchmark, config.data)
-    rows = read_answers(Path(config.answers_file))
-    files.require(benchmark.score_files(dataset.root), data.advice([dataset]))
-    score = benchmark.score(dataset.root, rows)
-    if score.samples < score.expected and not config.partial:
-        raise BadData(
-            f"{config.answers_file} answers {score.samples} of the {score.expected} questions of {benchmark.title} "
-            f"({dataset.kind}). Add --partial to score what is there."
-        )
-    for line in (*score.printout, *score.notes):
-        say(line)
-    value = f"{score.headline.value:.2f} {score.headline.unit}".rstrip()
-    say(f"{benchmark.title} ({dataset.kind}, {score.samples} answers): {score.headline.name} {value}")
-    if config.export:
-        for path in benchmark.export(dataset.root, rows, Path(config.answers_file).stem):
-            say(f"Written: {path}")
-    if config.output:
-        results.write(Path(config.output), results.score_record(dataset, score, None))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["score"]:
-        return run(score_command, ScoreConfig, words[1:], prog="python -m llava.eval score")
+    if words[:1] and words[0] in SCORING:
+        name = words[0]
+        command, config = SCORING[name]
+        return run(command, config, words[1:], prog=f"python -m llava.eval {name}")
     return run(run_command, RunConfig, words, prog="python -m llava.eval")
 
 
