@@ -195,7 +195,7 @@ class TestBadInput:
             "'sdpa'",
         ):
             assert word in message
-        assert "--answers-file can hold one benchmark" in message and message.startswith("9 mistakes")
+        assert "--answers-file can hold one run only" in message and message.startswith("9 mistakes")
 
     def test_no_benchmark(self, capsys):
         assert main([]) == 2 and "mme, pope, textvqa" in capsys.readouterr().err
