@@ -21,6 +21,8 @@ class Summary:
     """Folder with results JSON files."""
     output: Path | None = None
     """Also write the table to this file: Markdown, or CSV when it ends in .csv."""
+    update: Path | None = None
+    """Markdown file whose lines between `<!-- summary -->` and `<!-- end of summary -->` become this table."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ def summary(config: Summary) -> None:
     header, rows = view.table(found)
     for line in ("", view.setting(found), "", *screen.table(header, rows), ""):
         say(line)
+    text = f"{view.markdown(header, rows)}\n\n{view.setting(found)}\n"
+    if config.update is not None:
+        before = config.update.read_text(encoding="utf-8") if config.update.is_file() else ""
+        config.update.write_text(view.replaced(before, str(config.update), text), encoding="utf-8")
+        say(f"Updated: {config.update}")
     if config.output is None:
         return
     config.output.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +75,7 @@ def summary(config: Summary) -> None:
         if config.output.suffix == ".csv":
             csv.writer(file).writerows([header, *rows])
         else:
-            file.write(f"{view.markdown(header, rows)}\n\n{view.setting(found)}\n")
+            file.write(text)
     say(f"Written: {config.output}")
 
 

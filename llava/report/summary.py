@@ -5,8 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from llava.errors import BadInput
 from llava.eval.screen import DASH, number
 from llava.report.records import Record, check_alike
+
+BEGIN, END = "<!-- summary -->", "<!-- end of summary -->"
 
 
 def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
@@ -20,7 +23,7 @@ def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     """
     check_alike(records)
     benchmarks = list(dict.fromkeys(r["benchmark"] for r in records))
-    titles = {r["benchmark"]: f"{r['title']} {r['headline']['name']}" for r in records}
+    titles = {r["benchmark"]: " ".join(dict.fromkeys((r["title"], r["headline"]["name"].upper()))) for r in records}
     runs = {(r["method"]["label"], r["benchmark"]): r for r in records}
     labels = sorted(dict.fromkeys(r["method"]["label"] for r in records), key=lambda label: _rank(label, records))
     header = ["method", "asked", "kept", "mean/layer", "cache", "FLOPs"]
@@ -50,6 +53,17 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 
     """Return a Markdown table whose first `words` columns are words and the others numbers."""
     ruler = ["---" if n < words else "---:" for n in range(len(header))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, ruler, *rows))
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """Return the page with `text` between its two marks.
+
+    Raises:
+        BadInput: the page `name` does not have both marks once, in order.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise BadInput(f"{name} does not have the lines {BEGIN} and {END}, once each: put them where the table goes.")
+    return page[: page.index(BEGIN) + len(BEGIN)] + f"\n{text}" + page[page.index(END) :]
 
 
 def setting(records: Sequence[Record]) -> str:

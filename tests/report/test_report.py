@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_rows_go_from_large_to_small_and_averages_are_relative():
     cells = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     assert cells["dart-288"]["relative"] == "90.0 %"  # 900/1000 and 72/80
     assert cells["dart-288"]["speed-up"] == "2.00x"  # geometric mean of 4 and 1
-    assert cells["dart-64"]["MME score"] == "-" and cells["dart-64"]["relative"] == "50.0 %"
+    assert cells["dart-64"]["MME SCORE"] == "-" and cells["dart-64"]["relative"] == "50.0 %"
     assert cells["dart-288"]["kept"] == "288 of 576" and cells["dart-288"]["cache"] == "50 %"
 
 
@@ -126,3 +127,27 @@ def test_bad_options_of_the_picture_are_reported_together(capsys):
     assert capsys.readouterr().err.startswith("2 mistakes")
     assert command.main(["overlay", "x.png", "--methods", "dat"]) == 2
     assert "Did you mean 'dart'" in capsys.readouterr().err
+
+
+def test_the_table_goes_between_the_marks_of_a_page(tmp_path, capsys):
+    (tmp_path / "run.json").write_text(json.dumps(RUNS[1]))
+    page = tmp_path / "page.md"
+    page.write_text("Before\n<!-- summary -->\nold\n<!-- end of summary -->\nafter\n")
+    for _ in range(2):  # a second time changes nothing
+        assert command.main(["summary", str(tmp_path), "--update", str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith("Before\n<!-- summary -->\n| method |") and text.endswith("<!-- end of summary -->\nafter\n")
+    assert "old" not in text and text.count("| none |") == 1
+    page.write_text("no marks")
+    assert command.main(["summary", str(tmp_path), "--update", str(page)]) == 2
+    assert page.read_text() == "no marks" and "put them where the table goes" in capsys.readouterr().err
+
+
+def test_the_readme_shows_the_committed_results():
+    root = Path(__file__).parents[2]
+    found = records.read(root / "docs" / "results" / "nano")
+    assert summary.markdown(*summary.table(found)) in (root / "README.md").read_text(encoding="utf-8")
+    raw = json.loads((root / "docs" / "results" / "prefill-cpu-small-2880.json").read_text())
+    dart = next(row for row in raw["rows"] if row["method"] == "dart")
+    for number in (f"{dart['speedup']['median']:.2f} times", f"{dart['flops_ratio']:.2f};"):
+        assert number in (root / "README.md").read_text(encoding="utf-8")
