@@ -37,10 +37,10 @@ MIXED = ((5, IMAGE, 7), (4, IMAGE, IMAGE, 3, IMAGE, 6), (9,))
 ONE = ((5, IMAGE, 7),)
 
 
-def llava(kind: str = "llama", **text: Any) -> Any:
-    """Build LLaVA-1.5 with a text model of one of transformers' kinds."""
+def llava(kind: str = "llama", tower: dict[str, Any] | None = None, **text: Any) -> Any:
+    """Build LLaVA-1.5 with a text model of one of transformers' kinds; `tower` changes the vision tower."""
     return transformers.LlavaForConditionalGeneration, transformers.LlavaConfig(
-        vision_config=TOWER,
+        vision_config={**TOWER, **(tower or {})},
         text_config={"model_type": kind, **TEXT, **text},
         image_token_id=IMAGE,
         image_seq_length=N_PATCHES,

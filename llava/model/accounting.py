@@ -67,10 +67,15 @@ def cache_bytes(cache: Any) -> int:
     return sum(tensor.nbytes for tensor in _tensors(cache))
 
 
-def cache_bytes_if_full(cache: Any) -> int:
-    """Bytes the cache would hold if every layer were as long as its first one, which is never cut."""
+def cache_bytes_if_full(cache: Any, n_before: int = 0) -> int:
+    """Bytes the cache would hold if nothing had been cut.
+
+    Args:
+        cache: its first layer, which no layer cuts, says how long all would be.
+        n_before: columns cut before the language model.
+    """
     tensors = _tensors(cache)
-    longest = tensors[0].shape[-2] if tensors else 0
+    longest = tensors[0].shape[-2] + n_before if tensors else 0
     return sum(tensor.nbytes // max(tensor.shape[-2], 1) * longest for tensor in tensors)
 
 

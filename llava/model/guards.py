@@ -57,7 +57,12 @@ def refuse_call(kwargs: dict[str, Any], continues: bool) -> None:
 
 def refuse_chunks(generation_config: Any) -> None:
     """Refuse a prefill in pieces."""
-    if getattr(generation_config, "prefill_chunk_size", None) is not None:
+    refuse_chunk_size(getattr(generation_config, "prefill_chunk_size", None))
+
+
+def refuse_chunk_size(size: int | None) -> None:
+    """Refuse a prefill in pieces of `size` tokens."""
+    if size is not None:
         raise BadInput(
             "prefill_chunk_size cannot be used while the model is pruned: tokens are chosen by looking at the whole "
             "prompt, which must be computed in one piece. Leave prefill_chunk_size out."
@@ -86,6 +91,16 @@ def refuse_new_images(inputs: dict[str, Any], placeholders: tuple[int, ...]) -> 
             "A new image on top of a cache that already holds a prompt cannot be pruned. Start a new cache with the "
             "whole conversation (past_key_values=None), images included."
         )
+
+
+def refuse_handed(handed: dict[str, Tensor], n_visual: int) -> None:
+    """Refuse scores of an earlier stage that do not fit the visual tokens of the batch."""
+    for name, values in handed.items():
+        if tuple(values.shape) != (n_visual,):
+            raise BadInput(
+                f"{name!r} was handed on for {tuple(values.shape)} visual tokens but the prompts of the batch have "
+                f"{n_visual}: hand on one value per visual token, in the order of the prompts."
+            )
 
 
 def refuse_selection(method: Reduction, kept: Any, groups: Groups) -> None:

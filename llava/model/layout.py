@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,10 @@ from torch import Tensor
 
 from llava.reduction.groups import Groups
 from llava.reduction.tensors import to_device
+
+Lengths = Sequence[int] | int | None
+"""Visual tokens per image: one number for all, a list over all images of the batch (samples in order), or None: every
+unbroken run of placeholders is one image."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Layout:
 
     @staticmethod
     def read(
-        ids: Tensor, real: Tensor | None, placeholders: Sequence[int], lengths: Sequence[int] | int | None
+        ids: Tensor, real: Tensor | None, placeholders: Sequence[int], lengths: Lengths | Mapping[int, Lengths]
     ) -> Layout:
         """Find the images; waits for the device once.
 
@@ -40,15 +44,19 @@ class Layout:
             ids: (B, N) token ids of the prompts, every image standing as a run of placeholder ids.
             real: (B, N) bool, False at padding; None: no padding.
             placeholders: token ids that stand for visual tokens.
-            lengths: visual tokens per image: one number for all, a list over all images of the batch (samples in
-                order), or None: every unbroken run of placeholders is one image.
+            lengths: see `Lengths`; or one of those for each placeholder id, where images and videos have different ones
+                (a video counts as one image).
         """
         device = ids.device
         real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.expand_as(ids)
         host_ids, host_real = torch.stack([ids, real.to(ids.dtype)]).cpu().unbind(0)
         host_real = host_real.bool()
-        visual = torch.isin(host_ids, torch.tensor(tuple(placeholders), dtype=host_ids.dtype)) & host_real
-        host_image = _number_images(visual, lengths)
+        if isinstance(lengths, Mapping):
+            kinds = [_number_images((host_ids == token) & host_real, lengths.get(token)) for token in placeholders]
+            host_image = _interleave(kinds)
+        else:
+            visual = torch.isin(host_ids, torch.tensor(tuple(placeholders), dtype=host_ids.dtype)) & host_real
+            host_image = _number_images(visual, lengths)
         return Layout(to_device(host_image, device), real, host_image, host_real, host_ids)
 
     @cached_property
@@ -81,18 +89,26 @@ class Layout:
         """Visual tokens of the whole prompt per selection problem."""
         return [sum(self.visual[s]) if image < 0 else self.visual[s][image] for s, image in self.members(together)]
 
-    def groups(self, together: bool, image: Tensor, real: Tensor, n_visual: Sequence[int]) -> Groups:
+    def groups(self, together: bool, image: Tensor, real: Tensor, n_visual: Sequence[int], layer: int) -> Groups:
         """Return the selection problems among the columns alive: one per image, or one per sample.
 
         Args:
             together: whether all images of a prompt are one problem.
             image, real: (B, S) of the columns alive, see the class.
             n_visual: visual tokens alive per problem.
+            layer: decoder layer whose input is cut.
         """
         members = self.members(together)
         n_text = [self.text_after[sample] for sample, _ in members]
         n_images = [len(self.visual[sample]) if image_number < 0 else 1 for sample, image_number in members]
-        return Groups.build(image, real, members, n_visual, n_text, n_images)
+        n_prompt = self.counts(together)
+        return Groups.build(image, real, members, n_visual, n_text, n_images, layer=layer, n_prompt=n_prompt)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Put (T,) values, one per visual token of the batch in the order of the prompts, at their columns: (B, N)."""
+        visual = self.image >= 0
+        rank = visual.flatten().cumsum(0).view_as(visual) - 1
+        return values[rank.clamp_min(0)].masked_fill(~visual, 0)
 
     def seeds(self, together: bool) -> list[int]:
         """One integer per selection problem; a function of the sample's own token ids, not of the batch around it."""
@@ -100,7 +116,7 @@ class Layout:
         return [own[sample] + 1 + image for sample, image in self.members(together)]
 
 
-def _number_images(visual: Tensor, lengths: Sequence[int] | int | None) -> Tensor:
+def _number_images(visual: Tensor, lengths: Lengths) -> Tensor:
     """(B, N) bool -> (B, N) number of the image within the sample, -1 elsewhere."""
     if lengths is None:
         starts = visual & ~torch.nn.functional.pad(visual, (1, -1))
@@ -115,3 +131,16 @@ def _number_images(visual: Tensor, lengths: Sequence[int] | int | None) -> Tenso
         number = flat[rank.clamp(0, max(flat.numel() - 1, 0))] if flat.numel() else rank
         number = number - number.masked_fill(~visual, torch.iinfo(number.dtype).max).amin(1, keepdim=True)
     return number.masked_fill(~visual, -1)
+
+
+def _interleave(kinds: list[Tensor]) -> Tensor:
+    """Numbers of several kinds of images, (B, N) each -> (B, N) numbers in the order in which the images begin."""
+    merged = torch.full_like(kinds[0], -1)
+    for kind, numbers in enumerate(kinds):
+        merged = torch.where(numbers >= 0, numbers * len(kinds) + kind, merged)
+    for row in merged:
+        keys, lengths = torch.unique_consecutive(row, return_counts=True)
+        order: dict[int, int] = {}
+        renumbered = [-1 if key < 0 else order.setdefault(key, len(order)) for key in keys.tolist()]
+        row.copy_(torch.tensor(renumbered).repeat_interleave(lengths))
+    return merged

@@ -7,10 +7,12 @@ from types import TracebackType
 from typing import Any
 
 from llava.errors import LlavaError
+from llava.model.before_llm import Shortening
 from llava.model.families import family_of
 from llava.model.report import PrefillRecord, Report, RunTotals
 from llava.model.surgery import Surgery
 from llava.reduction.base import Reduction
+from llava.reduction.image import BeforeLLM
 
 REPORTS_KEPT = 256
 
@@ -35,10 +37,12 @@ class Pruning:
     """
 
     def __init__(self, method: Reduction, model: Any):
-        self.method = method
         self.model = getattr(model, "_orig_mod", model)  # torch.compile hides the model inside
         self.family = family_of(self.model)
+        self.method = method = method.fitted(len(self.family.decoder(self.model).layers))
         self._surgery = Surgery(method, self.model, self.family, self._note)
+        before = next((part for part in method.parts if isinstance(part, BeforeLLM)), None)
+        self._shortening = None if before is None else Shortening(before, self.model, self.family)
         self._records: deque[PrefillRecord] = deque()
         self._reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
         self._totals = RunTotals()
@@ -57,12 +61,17 @@ class Pruning:
                 "methods cannot be nested."
             )
         self._surgery.install()
+        if self._shortening is not None:
+            self._shortening.install()
+            self._surgery.short_prompt = self._shortening.current
         setattr(self._surgery.decoder, MARK, self)
         return self
 
     def remove(self) -> None:
         """Give the model back as it was; harmless when nothing is installed."""
         if self.active:
+            if self._shortening is not None:
+                self._shortening.remove()
             self._surgery.remove()
             delattr(self._surgery.decoder, MARK)
 

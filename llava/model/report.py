@@ -12,6 +12,7 @@ from torch import Tensor
 from llava.model import accounting
 from llava.model.accounting import DecoderSize
 from llava.model.layout import Layout
+from llava.model.shortprompt import ShortPrompt
 from llava.model.stages import Stage
 from llava.model.stopwatch import Stopwatch
 from llava.reduction.base import Reduction
@@ -27,7 +28,7 @@ class Report:
         prompt: prompt tokens, text and visual, padding not counted.
         visual: visual tokens before any cut.
         asked: visual tokens the user asked to keep (after rounding a fraction down).
-        cut_layers: decoder layers whose input was cut.
+        cut_layers: decoder layers whose input was cut; 0 stands for a cut before the language model.
         kept: visual tokens after each cut (one list per cut); empty when nothing was cut.
         final: visual tokens in the last layer.
         mean_over_layers: visual tokens processed per layer, mean over all decoder layers.
@@ -36,7 +37,8 @@ class Report:
         flops_paper, flops_paper_unpruned: prefill by the paper's Eq. 11-13 (`accounting.flops_paper`).
         flops_exact, flops_exact_unpruned: floating point operations (`accounting.flops_exact`).
         selection_seconds: time spent choosing and gathering, measured on the device, for the whole batch.
-        indices: per sample and image, ascending offsets within the image of the tokens in the last layer.
+        indices: per sample and image, ascending offsets within the image of the tokens in the last layer; empty where
+            tokens were merged and have no place of their own.
     """
 
     method: str
@@ -66,7 +68,8 @@ class Report:
         """One line for people."""
         if not any(self.visual):
             return f"{self.method}: no image in the prompt, {_total(self.prompt)} tokens"
-        after = f" after layer {'/'.join(map(str, self.cut_layers))}" if self.cut_layers else ""
+        inside = "/".join(str(layer) for layer in self.cut_layers if layer)
+        after = " before the language model" * (0 in self.cut_layers) + (f" after layer {inside}" if inside else "")
         cache = "no cache"
         if self.cache_bytes is not None:
             cache = f"cache {self.cache_bytes / 1e6:.1f} of {self.cache_bytes_unpruned / 1e6:.1f} MB"
@@ -96,6 +99,7 @@ class PrefillRecord:
     cache: Any = None
     cache_bytes: int | None = None
     cache_bytes_unpruned: int | None = None
+    before: ShortPrompt | None = None
 
     def note_cache(self, cache: Any) -> None:
         """Read the cache at the end of the prefill."""
@@ -103,15 +107,23 @@ class PrefillRecord:
             return
         self.cache = weakref.ref(cache)
         self.cache_bytes = accounting.cache_bytes(cache)
-        self.cache_bytes_unpruned = accounting.cache_bytes_if_full(cache)
+        n_before = 0 if self.before is None else self.before.n_columns[0] - self.before.n_columns[1]
+        self.cache_bytes_unpruned = accounting.cache_bytes_if_full(cache, n_before)
 
     def report(self) -> Report:
         """Count; waits for the device."""
         layout, size, stages = self.layout, self.size, self.stages
-        prompt, visual = layout.lengths, [sum(images) for images in layout.visual]
-        alive = [_alive(layout, stage) for stage in stages]
+        visual = [sum(images) for images in layout.visual]
+        alive = [_marked(layout, stage, stage.index) for stage in stages]
         kept = [(mask & (layout.host_image >= 0)).sum(1).tolist() for mask in alive]
         firsts = [stage.first_layer for stage in stages]
+        indices = _indices(layout, _marked(layout, stages[-1], stages[-1].source) if stages else layout.host_real)
+        prompt, images, seconds = layout.lengths, layout.visual, self.stopwatch.seconds()
+        if self.before is not None:
+            kept, firsts, indices = [visual, *kept], [0, *firsts], self.before.whole_indices(indices)
+            prompt, images = self.before.whole_lengths(len(prompt))
+            visual = [sum(each) for each in images]
+            seconds += self.before.stopwatch.seconds()
         cuts_before = [sum(first <= layer for first in firsts) for layer in range(size.layers)]
         counts = [visual, *kept]
         per_layer = [[counts[cuts][sample] for cuts in cuts_before] for sample in range(len(prompt))]
@@ -123,7 +135,7 @@ class PrefillRecord:
             n_layers=size.layers,
             prompt=prompt,
             visual=visual,
-            asked=[sum(self.method.asked(n) for n in images) for images in layout.visual],
+            asked=[sum(self.method.asked(n) for n in each) for each in images],
             cut_layers=firsts,
             kept=kept,
             final=kept[-1] if kept else visual,
@@ -134,8 +146,8 @@ class PrefillRecord:
             flops_paper_unpruned=[accounting.flops_paper(row, size) for row in full],
             flops_exact=[accounting.flops_exact(row, size) for row in lengths],
             flops_exact_unpruned=[accounting.flops_exact(row, size) for row in full],
-            selection_seconds=self.stopwatch.seconds(),
-            indices=_indices(layout, alive[-1] if alive else layout.host_real),
+            selection_seconds=seconds,
+            indices=indices,
             _cache=self.cache,
         )
 
@@ -170,12 +182,11 @@ class RunTotals:
         return {"prefills": self.prefills, "samples": self.samples, **means}
 
 
-def _alive(layout: Layout, stage: Stage) -> Tensor:
-    """(B, N) bool on the CPU: prompt columns that are in the stage."""
-    index = stage.index.cpu()
-    valid = torch.ones_like(index, dtype=torch.bool) if stage.valid is None else stage.valid.cpu()
-    alive = torch.zeros(layout.host_real.shape, dtype=torch.int32)
-    return alive.scatter_add_(1, index, valid.int()) > 0
+def _marked(layout: Layout, stage: Stage, columns: Tensor) -> Tensor:
+    """(B, N) bool on the CPU: prompt columns that a stage has, by its `index` or its `source`."""
+    valid = torch.ones_like(columns, dtype=torch.bool) if stage.valid is None else stage.valid
+    marks = torch.zeros(layout.host_real.shape, dtype=torch.int32)
+    return marks.scatter_add_(1, columns.cpu(), valid.int().cpu()) > 0
 
 
 def _indices(layout: Layout, alive: Tensor) -> list[list[Tensor]]:

@@ -10,63 +10,35 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from llava.model import guards
 from llava.model.accounting import DecoderSize
+from llava.model.cachecut import cut_cache
+from llava.model.cuts import cut, cut_again
 from llava.model.families.base import Family
 from llava.model.layout import Layout
 from llava.model.masks import layer_type, prompt_padding, stage_mask
+from llava.model.passes import Pass
+from llava.model.positions import compact_positions, renumbers, rotary_tables
 from llava.model.report import PrefillRecord
+from llava.model.shortprompt import ShortPrompt
 from llava.model.stages import PromptState, Stage, take
 from llava.model.stopwatch import Stopwatch
-from llava.model.tap import Attention, tapped
+from llava.model.tap import Attention, peek, tapped
 from llava.model.uncached import UncachedPrompt
 from llava.model.wrapping import Wrappers
-from llava.reduction.base import TOGETHER, LayerState, Reduction
+from llava.reduction.base import TOGETHER, LayerState, LLMStage, Reduction, Selection
+from llava.reduction.groups import Groups
 
 STATE = "llava_prompt_state"  # attribute of the cache object
-FROM_ATTENTION = frozenset({"keys", "values", "received"})
+FROM_ATTENTION = frozenset({"keys", "values", "received", "attention", "rotary"})
+AHEAD = "attention_ahead"
 UNCACHED_PROMPTS = 4  # generations without a cache that may interleave
 
 Original = Callable[..., Any]
-
-
-@dataclass
-class Pass:
-    """One run of the decoder: what its layers share.
-
-    Args:
-        state: the cuts of this prompt.
-        cache: the cache, as far as it is known.
-        prefill: whether this pass computes a whole prompt.
-        record: notes for the report, if this is a prefill that counts.
-        replay: cuts chosen earlier for this prompt, to be made again (generation without a cache).
-        read: tensors read from the layer before a cut.
-        masks, rotary: masks by layer type and (source, gathered) tables, shared by the layers of a stage.
-    """
-
-    state: PromptState
-    cache: Any = None
-    prefill: bool = False
-    record: PrefillRecord | None = None
-    replay: list[Stage] = field(default_factory=list)
-    read: dict[str, Tensor] = field(default_factory=dict)
-    masks: dict[tuple[int, str], Tensor | None] = field(default_factory=dict)
-    rotary: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def selects(self) -> bool:
-        """Whether survivors are to be chosen in this pass."""
-        return self.record is not None and self.state.layout.has_images
-
-    def cut_made(self) -> None:
-        """Forget what belongs to the columns before a cut."""
-        self.read.clear()
-        self.masks.clear()
-        self.rotary.clear()
 
 
 class Surgery:
@@ -77,13 +49,21 @@ class Surgery:
         model: a vision-language model of transformers.
         family: its adapter.
         on_prefill: called with the record of every prefill.
+
+    Attributes:
+        handed: (T,) scores by name that an earlier stage hands on to the next prefill, one per visual token of the
+            batch in the order of the prompts; methods find them in `LayerState.handed`.
     """
 
     def __init__(self, method: Reduction, model: Any, family: Family, on_prefill: Callable[[PrefillRecord], None]):
-        self.method, self.model, self.family, self.on_prefill = method, model, family, on_prefill
+        self.whole, self.model, self.family, self.on_prefill = method, model, family, on_prefill
+        self.method = next((part for part in method.parts if isinstance(part, LLMStage)), method)
         self.decoder = family.decoder(model)
         self.config = self.decoder.config
-        self.together = getattr(method, "images", None) == TOGETHER
+        self.together = getattr(self.method, "images", None) == TOGETHER
+        self.renumber = renumbers(self.method, self.config)
+        self.handed: dict[str, Tensor] = {}
+        self.short_prompt: Callable[[], ShortPrompt | None] = lambda: None  # asked in every prefill
         self.wrappers = Wrappers()
         self.inputs: dict[str, Any] = {}
         self.running: Pass | None = None
@@ -105,7 +85,7 @@ class Surgery:
         if hasattr(self.model, "_prefill"):
             wrap(self.model, "_prefill", self._around_generate_prefill)
         for number, layer in enumerate(self.decoder.layers):
-            if number >= min(self.method.layers) - 1:
+            if number >= min(self.method.layers) - 1 or getattr(self.method, "cuts_cache", False):
                 wrap(layer, "forward", self._around_layer(number, layer))
 
     def remove(self) -> None:
@@ -139,6 +119,7 @@ class Surgery:
             output = original(*args, **kwargs)
         finally:
             self.running = None
+            self.handed = {}
         if running.record is not None:
             self._finish(running, getattr(output, "past_key_values", None))
         return output
@@ -158,12 +139,15 @@ class Surgery:
 
     def _begin_prefill(self, kwargs: dict[str, Any], n_columns: int) -> Pass:
         ids, cache = self.inputs.get("input_ids"), kwargs.get("past_key_values")
+        if ids is None and self.short_prompt() is not None:
+            ids = self.short_prompt().repeated_ids(self.inputs.get("inputs_embeds"))
         guards.refuse_unseen_ids(ids, n_columns)
         guards.refuse_short_windows(self.decoder, self.method.layers, n_columns)
         padding = prompt_padding(kwargs.get("attention_mask"), n_columns)
-        lengths = self.family.image_lengths(self.model, self.inputs)
+        short = self.short_prompt()
+        lengths = self.family.image_lengths(self.model, self.inputs) if short is None else short.lengths(len(ids))
         layout = Layout.read(ids, padding, self.family.placeholders(self.model), lengths)
-        running = Pass(PromptState(layout, layout.counts(self.together)), cache, prefill=True)
+        running = Pass(PromptState(layout, layout.counts(self.together), before=short), cache, prefill=True)
         if cache is not None:
             setattr(cache, STATE, running.state)
         elif not self._will_make_cache(kwargs):
@@ -174,9 +158,23 @@ class Surgery:
             self.uncached.append(UncachedPrompt(layout, self.inputs, running.state))
         stopwatch = Stopwatch(ids.device)
         running.record = PrefillRecord(
-            self.method, DecoderSize.of(self.config), layout, running.state.stages, stopwatch
+            self.whole, DecoderSize.of(self.config), layout, running.state.stages, stopwatch, before=short
         )
+        self.handed |= {} if short is None else short.handed(len(ids))
+        self._prepare(running, kwargs.get("inputs_embeds"))
         return running
+
+    def _prepare(self, running: Pass, embeds: Tensor | None) -> None:
+        """Let the method look at the whole prompt, and keep what an earlier stage hands on."""
+        state = running.state
+        if not (self.method.layers and running.selects()):
+            return
+        guards.refuse_handed(self.handed, sum(map(sum, state.layout.visual)))
+        state.handed = {name: state.layout.spread(values) for name, values in self.handed.items()}
+        if type(self.method).prepare is not LLMStage.prepare:
+            groups = state.layout.groups(self.together, *state.columns(None), state.n_visual, 0)
+            with running.record.stopwatch.running():
+                state.prepared = self.method.prepare(self._layer_state(0, embeds, groups, running))
 
     def _will_make_cache(self, kwargs: dict[str, Any]) -> bool:
         wanted = kwargs.get("use_cache")
@@ -186,6 +184,9 @@ class Surgery:
         cache = running.cache if running.cache is not None else cache
         if cache is not None:
             setattr(cache, STATE, running.state)  # the decoder may have made the cache itself
+            if getattr(self.method, "cuts_cache", False) and running.selects():
+                with running.record.stopwatch.running():
+                    cut_cache(self.method, running.state, cache, self.together, running.positions)
         running.record.note_cache(cache)
         self.on_prefill(running.record)
 
@@ -201,50 +202,71 @@ class Surgery:
                 return original(hidden, *args, **kwargs)
             if running.prefill:
                 running.cache = kwargs.get("past_key_values")
+                if self.renumber:
+                    running.positions = kwargs["position_ids"].expand(len(hidden), -1)
                 if cuts_here:
-                    hidden = self._cut(number, hidden, running)
-            stage = running.state.at(number)
-            if stage is not None:
-                kwargs = self._fit(kwargs, number, hidden, stage, running)
-            if not (reads and running.selects()):
+
+                    def run(**changed: Any) -> Any:
+                        return original(hidden, *args, **{**self._fitted(kwargs, number, hidden, running), **changed})
+
+                    hidden = self._cut(number, layer, hidden, running, run)
+            kwargs = self._fitted(kwargs, number, hidden, running)
+            if not (reads and running.selects() and self._problem(number + 1, running) is not None):
                 return original(hidden, *args, **kwargs)
+            if "rotary" in self.method.needs:
+                cos, sin = kwargs["position_embeddings"]
+                running.read["rotary"] = tuple(table.expand(len(hidden), -1, -1) for table in (cos, sin))
             with tapped(layer.self_attn, lambda attention: self._read(attention, running)):
                 return original(hidden, *args, **kwargs)
 
         return around
 
-    def _cut(self, number: int, hidden: Tensor, running: Pass) -> Tensor:
+    def _problem(self, number: int, running: Pass) -> tuple[Groups, list[int] | None] | None:
+        """The selection problems of the cut before layer `number` and the planned survivors; None: nothing to cut."""
+        if running.problem is None:
+            state = running.state
+            columns = state.columns(state.newest)
+            groups = state.layout.groups(self.together, *columns, state.n_visual, number)
+            running.problem = (groups, self.method.plan(groups))
+        groups, plan = running.problem
+        done = plan is not None and all(kept >= n for kept, n in zip(plan, groups.n_visual, strict=True))
+        return None if done else running.problem
+
+    def _cut(self, number: int, layer: nn.Module, hidden: Tensor, running: Pass, run: Callable[..., Any]) -> Tensor:
         """Gather the surviving columns of a layer's input: (B, S, D) -> (B, S', D)."""
-        state = running.state
+        state, method = running.state, self.method
         for stage in running.replay:
             if stage.first_layer == number:
                 running.cut_made()
-                columns = state.replay(stage)
-                return take(hidden, columns)
-        if not running.selects():
-            return hidden
-        image, real = state.columns()
-        groups = state.layout.groups(self.together, image, real, state.n_visual)
-        plan = self.method.plan(groups)
-        if plan is not None and all(kept >= n for kept, n in zip(plan, groups.n_visual, strict=True)):
-            return hidden
-        with running.record.stopwatch.running():
-            kept = self.method.select(self._layer_state(number, hidden, groups, running))
-            guards.refuse_selection(self.method, kept, groups)
-            keep = (real & (image < 0)) | groups.scatter(kept, *hidden.shape[:2])
-            counts = (kept & groups.valid).sum(1).tolist() if plan is None else plan
-            hidden = take(hidden, state.cut(number, keep, counts, self.together))
+                return cut_again(state, stage, hidden, state.layout.real.shape[1])
+        problem = self._problem(number, running) if running.selects() else None
+        if problem is not None:
+            groups, plan = problem
+            with running.record.stopwatch.running():
+                if AHEAD in method.needs:
+                    attention = peek(layer, lambda: run(past_key_values=None))
+                    running.read["attention"] = attention.asked(*method.queries(groups), groups)
+                selection = method.select(self._layer_state(number, hidden, groups, running))
+                if not isinstance(selection, Selection):
+                    selection = Selection(selection)
+                guards.refuse_selection(method, selection.kept, groups)
+                hidden = cut(state, number, hidden, selection, groups, plan, self.together, running.positions)
         running.cut_made()
         return hidden
 
-    def _layer_state(self, number: int, hidden: Tensor, groups: Any, running: Pass) -> LayerState:
-        needs = self.method.needs
+    def _layer_state(self, number: int, hidden: Tensor, groups: Groups, running: Pass) -> LayerState:
+        needs, state = self.method.needs, running.state
+        handed = state.handed
+        if state.newest is not None:
+            handed = {name: values.gather(1, state.newest.source) for name, values in handed.items()}
         return LayerState(
             layer=number,
             hidden=hidden,
             groups=groups,
-            normed=self.decoder.norm(hidden) if "normed" in needs else None,
-            seeds=running.state.layout.seeds(self.together) if "seeds" in needs else None,
+            normed=self.decoder.norm(hidden) if "normed" in needs and number else None,
+            seeds=state.layout.seeds(self.together) if "seeds" in needs else None,
+            handed={name: groups.visual(values) for name, values in handed.items()},
+            prepared=state.prepared,
             **running.read,
         )
 
@@ -256,29 +278,41 @@ class Surgery:
             if "values" in needs:
                 read["values"] = attention.value.transpose(1, 2).flatten(2)
             if "received" in needs:
-                read["received"] = attention.received(running.state.columns()[1])
+                read["received"] = attention.received(running.state.columns(running.state.newest)[1])
+            if "attention" in needs:
+                groups, _ = running.problem
+                read["attention"] = attention.asked(*self.method.queries(groups), groups)
 
-    def _fit(self, kwargs: dict[str, Any], number: int, hidden: Tensor, stage: Stage, running: Pass) -> dict[str, Any]:
-        """The arguments of a layer after a cut: its own mask, the rotary tables of the surviving tokens."""
-        key = (stage.first_layer, layer_type(self.config, number))
+    def _fitted(self, kwargs: dict[str, Any], number: int, hidden: Tensor, running: Pass) -> dict[str, Any]:
+        """The arguments of a layer; after a cut: its own mask, the rotary tables of the columns it sees."""
+        stage = running.state.at(number)
+        if stage is None:
+            return kwargs
+        key = (id(stage), layer_type(self.config, number))
         if key not in running.masks:
             given = kwargs.get("attention_mask") if running.prefill else None
             running.masks[key] = stage_mask(self.config, number, hidden, stage, kwargs.get("past_key_values"), given)
         # position_ids would only make flash attention look for packed sequences, which gathered positions resemble.
-        kwargs = {**kwargs, "attention_mask": running.masks[key], "position_ids": None}
-        if running.prefill:
-            tables = kwargs["position_embeddings"]
-            kwargs["position_embeddings"] = tuple(_gathered(table, stage, running) for table in tables)
-        return kwargs
+        fitted = {**kwargs, "attention_mask": running.masks[key], "position_ids": None}
+        if running.prefill or stage.shift is not None:
+            fitted["position_embeddings"] = self._tables(kwargs, number, hidden, stage, running)
+        return fitted
 
-
-def _gathered(table: Tensor, stage: Stage, running: Pass) -> Tensor:
-    """Rotary tables are shared by the layers of a stage, so each is gathered once."""
-    for source, gathered in running.rotary:
-        if source is table:
-            return gathered
-    running.rotary.append((table, take(table, stage.index)))
-    return running.rotary[-1][1]
+    def _tables(self, kwargs: dict[str, Any], number: int, hidden: Tensor, stage: Stage, running: Pass) -> Any:
+        """Rotary tables are shared by layers of one stage and one kind, so they are made once."""
+        given = kwargs["position_embeddings"]
+        for known, source, made in running.rotary:
+            if known is stage and source is given[0]:
+                return made
+        if stage.shift is None:
+            made = tuple(take(table, stage.source) for table in given)
+        elif running.prefill:
+            positions = compact_positions(stage, running.state.layout, running.positions)
+            made = rotary_tables(self.decoder, number, hidden, positions)
+        else:
+            made = rotary_tables(self.decoder, number, hidden, kwargs["position_ids"] - stage.shift[:, None])
+        running.rotary.append((stage, given[0], made))
+        return made
 
 
 def _is_empty(cache: Any, n_new: int, state: PromptState | None) -> bool:

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from llava.reduction.attention import AttentionRows, rows_at_once, softmax_rows
+from llava.reduction.groups import Groups
+
 TAP = "llava_tap"
-ROWS_AT_ONCE = 128
 
 Reader = Callable[["Attention"], None]
 
@@ -42,26 +44,37 @@ class Attention:
 
     def rows(self, index: Tensor) -> Tensor:
         """Attention probabilities of the query columns `index` (R,): (B, H, R, S), softmax in single precision."""
-        batch, heads, length, size = self.query.shape
-        query = self.query[:, :, index].unflatten(1, (self.key.shape[1], -1))  # (B, G, H / G, R, d)
-        logits = (query @ self.key[:, :, None].transpose(-1, -2)).float() * self.scaling
-        columns = torch.arange(length, device=index.device)
-        visible = (columns[None, :] <= index[:, None])[None, None]
-        if self.mask is not None and self.mask.ndim == 4:
-            mask = self.mask[:, :, index, :length]
-            visible = visible & (mask if mask.dtype == torch.bool else mask == 0)
-        elif self.mask is not None:
-            visible = visible & self.mask[:, None, None, :length].bool()
-        logits = logits.masked_fill(~visible[:, :, None], torch.finfo(logits.dtype).min)
-        return logits.softmax(-1).flatten(1, 2).to(self.query.dtype).view(batch, heads, -1, length)
+        samples = torch.arange(len(self.query), device=index.device)
+        visible = self._visible(samples, index.expand(len(samples), -1))
+        return softmax_rows(self.query[:, :, index], self.key, visible, self.scaling)
+
+    def asked(self, columns: Tensor, valid: Tensor, groups: Groups) -> AttentionRows:
+        """The rows of the query columns (R, Q) of each selection problem, to be computed when they are read."""
+        heads = torch.arange(self.query.shape[1], device=columns.device)
+        query = self.query[groups.sample[:, None, None], heads[:, None], columns[:, None]]  # (R, H, Q, d)
+        visible = self._visible(groups.sample, columns)
+        return AttentionRows(query, self.key, visible, groups, self.scaling, valid, columns)
 
     def received(self, real: Tensor) -> Tensor:
         """(B, S) attention each column received: mean over heads and over the queries that are real, (B, S) bool."""
         total = torch.zeros(real.shape, dtype=torch.float32, device=real.device)
-        for start in range(0, real.shape[1], ROWS_AT_ONCE):
-            index = torch.arange(start, min(start + ROWS_AT_ONCE, real.shape[1]), device=real.device)
+        step = rows_at_once(*self.query.shape[:3])
+        for start in range(0, real.shape[1], step):
+            index = torch.arange(start, min(start + step, real.shape[1]), device=real.device)
             total += (self.rows(index).float().mean(1) * real[:, index, None]).sum(1)
         return total / real.sum(1, keepdim=True)
+
+    def _visible(self, samples: Tensor, columns: Tensor) -> Tensor:
+        """(R, Q, S) bool: the keys that the query columns (R, Q) of the samples (R,) see."""
+        length = self.query.shape[2]
+        visible = torch.arange(length, device=columns.device) <= columns[..., None]
+        if self.mask is not None and self.mask.ndim == 4:
+            rows = samples if self.mask.shape[0] > 1 else torch.zeros_like(samples)
+            mask = self.mask[rows[:, None], 0, columns, :length]
+            visible = visible & (mask if mask.dtype == torch.bool else mask == 0)
+        elif self.mask is not None:
+            visible = visible & self.mask[samples, None, :length].bool()
+        return visible
 
 
 @contextmanager
@@ -75,6 +88,31 @@ def tapped(attention: torch.nn.Module, read: Reader) -> Iterator[None]:
         yield
     finally:
         attention.config = config
+
+
+class _Enough(Exception):
+    """Queries and keys have been read; the rest of the layer is not wanted."""
+
+
+def peek(layer: torch.nn.Module, call: Callable[[], Any]) -> Attention:
+    """Return what a layer's attention would be given, without computing more of the layer than that.
+
+    Args:
+        layer: decoder layer.
+        call: runs the layer; interrupted as soon as its attention is called.
+    """
+    seen = []
+
+    def read(attention: Attention) -> None:
+        seen.append(attention)
+        raise _Enough
+
+    try:
+        with tapped(layer.self_attn, read):
+            call()
+    except _Enough:
+        pass
+    return seen[0]
 
 
 def _tap(

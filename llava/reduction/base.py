@@ -6,20 +6,26 @@ methods share, so that a method only names survivors. Nothing here knows a model
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from llava.errors import ConfigurationError
-from llava.reduction.checks import option, value_problems
+from llava.reduction.attention import AttentionRows, RecordedRows
+from llava.reduction.calibration import Calibration
+from llava.reduction.checks import option, private, value_problems
 from llava.reduction.groups import Groups
 
 if TYPE_CHECKING:
     from llava.model.pruning import Pruning
 
 EACH, TOGETHER = "each", "together"
-OFFERED = ("normed", "keys", "values", "received", "seeds")  # what a method may name in its `needs`
+# What a method may name in its `needs`.
+OFFERED = ("normed", "keys", "values", "received", "attention", "attention_ahead", "rotary", "seeds")
+ORIGINAL, RENUMBERED, AUTO = "original", "renumbered", "auto"
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,10 @@ class Reduction:
     name: ClassVar[str] = ""  # set by the registry
     stage: ClassVar[str] = ""  # where it cuts, in words
     paper: ClassVar[str] = ""  # title or arXiv number
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # published settings: name -> options
+    calibration: ClassVar[Calibration | None] = None  # the option to turn until a budget is met
+
+    n_layers: int | None = private(None)  # decoder layers of the model the method is at work on
 
     def __post_init__(self) -> None:
         problems = value_problems(self)
@@ -45,10 +55,33 @@ class Reduction:
         """Return one sentence per contradiction between options; called once each value alone is fine."""
         return []
 
+    @classmethod
+    def preset(cls, name: str, **options: Any) -> Any:
+        """Return the method with a published setting, e.g. `FastV.preset("128")`; `options` overrule it.
+
+        Raises:
+            ConfigurationError: no such setting; the message lists those there are.
+        """
+        if str(name) not in cls.presets:
+            has = (
+                f"It has: {', '.join(cls.presets)}." if cls.presets else "It has none; give keep=128 or another count."
+            )
+            raise ConfigurationError(f"Method {cls.name!r} has no preset {name!r}. {has}")
+        return cls(**{**cls.presets[str(name)], **options})
+
+    @property
+    def parts(self) -> tuple[Reduction, ...]:
+        """The simple methods this one is made of, in the order in which they act."""
+        return (self,)
+
     @property
     def layers(self) -> tuple[int, ...]:
         """Decoder layers whose input is cut (0-based, ascending); empty when nothing is cut inside the model."""
         return ()
+
+    def fitted(self, n_layers: int) -> Any:
+        """The same method, knowing that the model it works on has `n_layers` decoder layers."""
+        return dataclasses.replace(self, n_layers=n_layers)
 
     def asked(self, n_visual: int) -> int:
         """Visual tokens of one image the user asked to keep."""
@@ -83,7 +116,12 @@ class LayerState:
         keys: (B, S, C) keys after rotary embedding, key/value heads flattened; needs "keys".
         values: (B, S, C) values, key/value heads flattened; needs "values".
         received: (B, S) attention each column received, mean over heads and real queries; needs "received".
+        attention: rows of the method's `queries`; needs "attention" (those of layer - 1) or "attention_ahead" (those
+            that `layer` itself would compute on the columns before the cut).
+        rotary: (B, S, d) cosines and sines of the columns' positions; needs "rotary".
         seeds: one integer per selection problem, a function of the sample's tokens alone; needs "seeds".
+        handed: (R, L) scores by name, handed on by a stage before the language model.
+        prepared: what the method's `prepare` returned for this prompt.
     """
 
     layer: int
@@ -93,12 +131,100 @@ class LayerState:
     keys: Tensor | None = None
     values: Tensor | None = None
     received: Tensor | None = None
+    attention: AttentionRows | RecordedRows | None = None
+    rotary: tuple[Tensor, Tensor] | None = None
     seeds: list[int] | None = None
+    handed: dict[str, Tensor] = field(default_factory=dict)
+    prepared: Any = None
 
 
 @dataclass(frozen=True)
-class InLLM(Reduction):
-    """A method that cuts inside the language model, once, during the prefill.
+class Selection:
+    """Survivors of a cut of which some are mixtures of several tokens.
+
+    Args:
+        kept: (R, L) bool, the survivors; a mixture stands at one of the tokens that went into it.
+        order: (R, M) indices into L, the survivors in the order in which they go on; rows with fewer survivors than M
+            are padded at the end. None: ascending.
+        values: (R, M, D) new hidden states in that order; None: no token changes.
+        mixed: (R, M) True where `values` counts.
+    """
+
+    kept: Tensor
+    order: Tensor | None = None
+    values: Tensor | None = None
+    mixed: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """What a method may look at when the cache of one layer is cut at the end of the prefill.
+
+    Args:
+        layer: decoder layer (0-based).
+        groups: the selection problems among the columns this layer's cache holds.
+        survivors: (R, L) bool, those of its visual tokens that the last layer still sees.
+    """
+
+    layer: int
+    groups: Groups
+    survivors: Tensor
+
+
+@dataclass(frozen=True)
+class LLMStage(Reduction):
+    """What a method that cuts inside the language model may define; it has no options of its own.
+
+    The cuts are made during the prefill, at the input of every decoder layer named by `layers`.
+    """
+
+    stage: ClassVar[str] = "inside the language model"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    # "original" positions stay with the survivors; "renumbered": counted anew, without gaps, after every cut; "auto":
+    # renumbered, except in models whose visual tokens have positions of several dimensions.
+    position_policy: ClassVar[str] = ORIGINAL
+    cuts_cache: ClassVar[bool] = False  # whether `select_cache` is to be called
+
+    def prepare(self, state: LayerState) -> Any:
+        """Look at the prompt once, before decoder layer 0; `state.hidden` are the input embeddings.
+
+        Returns:
+            Anything; it comes back as `state.prepared` at every cut.
+        """
+        return None
+
+    def queries(self, groups: Groups) -> tuple[Tensor, Tensor]:
+        """Queries whose attention rows are wanted: (R, Q) columns, and (R, Q) bool, False at padding.
+
+        Default: the text tokens after the last visual token.
+        """
+        return groups.text_columns, groups.text_valid
+
+    def plan(self, groups: Groups) -> list[int] | None:
+        """Survivors of each selection problem if the host can know them, which spares a wait for the device.
+
+        Nothing is cut at `groups.layer` when all survive.
+        """
+        return None
+
+    def select(self, state: LayerState) -> Tensor | Selection:
+        """Return the (R, L) bool mask of surviving visual tokens, one row per problem of `state.groups`.
+
+        Text tokens are not in it: they always survive. A method that merges tokens returns a `Selection`.
+        """
+        raise NotImplementedError
+
+    def select_cache(self, state: CacheState) -> Tensor | None:
+        """Return the (R, L) bool mask of visual tokens that stay in the cache of layer `state.layer`; None: all stay.
+
+        Called once per layer (but the first) at the end of the prefill, if the class says `cuts_cache`.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class InLLM(LLMStage):
+    """A method that cuts once inside the language model.
 
     Args:
         keep: visual tokens left per image (count), or a fraction in (0, 1] of that image's tokens.
@@ -111,9 +237,6 @@ class InLLM(Reduction):
     layer: int = option(2, low=1)
     images: str = option(EACH, choices=(EACH, TOGETHER))
 
-    stage: ClassVar[str] = "inside the language model"
-    needs: ClassVar[frozenset[str]] = frozenset()
-
     @property
     def layers(self) -> tuple[int, ...]:
         return (self.layer,)
@@ -124,17 +247,11 @@ class InLLM(Reduction):
     def n_kept(self, n_visual: int) -> int | None:
         return self.asked(n_visual)
 
-    def budget(self, n_images: int) -> int | float:
+    def budget_of(self, n_images: int) -> int | float:
         """`keep` for a problem that spans `n_images` images: counts add up, fractions stay."""
         return self.keep if isinstance(self.keep, float) else self.keep * n_images
 
-    def plan(self, groups: Groups) -> list[int] | None:
-        """Survivors of each selection problem if the host can know them, which spares a wait for the device."""
-        return None
 
-    def select(self, state: LayerState) -> Tensor:
-        """Return the (R, L) bool mask of surviving visual tokens, one row per problem of `state.groups`.
-
-        Text tokens are not in it: they always survive.
-        """
-        raise NotImplementedError
+def last_query(groups: Groups) -> tuple[Tensor, Tensor]:
+    """The last real token of each problem's prompt, as `InLLM.queries` returns it."""
+    return groups.last[:, None], torch.ones_like(groups.last[:, None], dtype=torch.bool)

@@ -23,8 +23,8 @@ def option(default: Any, *, low: float | None = None, choices: Sequence[str] | N
 
 
 def private(default: Any) -> Any:
-    """Return a dataclass field that is no option: not listed, not settable by name, not compared."""
-    return dataclasses.field(default=default, compare=False, repr=False, metadata={"private": True})
+    """Return a dataclass field that is no option: not listed, not settable by name or position, not compared."""
+    return dataclasses.field(default=default, compare=False, repr=False, kw_only=True, metadata={"private": True})
 
 
 def options_of(cls: type) -> tuple[dataclasses.Field, ...]:
@@ -48,13 +48,14 @@ def value_problems(method: Any) -> list[str]:
 def _problem(field: dataclasses.Field, value: Any, hint: Any) -> str | None:
     name, low, choices = field.name, field.metadata.get("low"), field.metadata.get("choices")
     if name == "keep":
-        return None if _usable_keep(value) else f"keep={value!r} is not a budget: {KEEP_HELP}."
+        usable = _usable_keep(value) or (value is None and _has_kind(value, hint))
+        return None if usable else f"keep={value!r} is not a budget: {KEEP_HELP}."
     if choices and value not in choices:
         near = suggestion(value, choices) if isinstance(value, str) else ""
         return f"{name}={value!r} is not known.{near} Allowed: {', '.join(choices)}."
     if not _has_kind(value, hint):
         return f"{name}={value!r} is not {_kind_name(hint)}; the default is {name}={field.default!r}."
-    if low is not None and not value >= low:
+    if None not in (low, value) and not value >= low:
         return f"{name}={value!r} is too small: it must be at least {low}; the default is {name}={field.default!r}."
     return None
 

@@ -23,6 +23,10 @@ class Groups:
         text_columns: (R, T) columns of the text tokens after the last visual token, ascending.
         text_valid: (R, T) False where `text_columns` is padding.
         first: (R,) column of the sample's first real token; absolute index = column - first.
+        last: (R,) column of the sample's last real token.
+        samples: `sample`, known on the host.
+        layer: decoder layer whose input is cut.
+        n_prompt: visual tokens each problem had in the whole prompt, before any cut.
         n_visual: competing visual tokens per problem, known on the host.
         n_text: text tokens after the last visual token per problem, known on the host.
         n_images: images per problem, known on the host.
@@ -34,6 +38,10 @@ class Groups:
     text_columns: Tensor
     text_valid: Tensor
     first: Tensor
+    last: Tensor
+    samples: tuple[int, ...]
+    layer: int
+    n_prompt: tuple[int, ...]
     n_visual: tuple[int, ...]
     n_text: tuple[int, ...]
     n_images: tuple[int, ...]
@@ -46,6 +54,9 @@ class Groups:
         n_visual: Sequence[int],
         n_text: Sequence[int],
         n_images: Sequence[int],
+        *,
+        layer: int = 0,
+        n_prompt: Sequence[int] | None = None,
     ) -> "Groups":
         """Collect the problems without waiting for the device.
 
@@ -54,6 +65,8 @@ class Groups:
             real: (B, S) False at padding.
             members: (sample, image) per problem; image -1 means all images of the sample.
             n_visual, n_text, n_images: host counts per problem, see the class.
+            layer: decoder layer whose input is cut.
+            n_prompt: see the class; default: nothing was cut before.
         """
         sample, wanted = to_device(members, image.device).unbind(1)
         rows = image[sample]
@@ -62,8 +75,21 @@ class Groups:
         columns, valid = _columns_of(member, max(n_visual, default=0))
         text_columns, text_valid = _columns_of(after_last & real[sample], max(n_text, default=0))
         first = real.to(torch.int8).argmax(1)[sample]
+        last = real.shape[1] - 1 - real.flip(1).to(torch.int8).argmax(1)[sample]
         return Groups(
-            sample, columns, valid, text_columns, text_valid, first, tuple(n_visual), tuple(n_text), tuple(n_images)
+            sample,
+            columns,
+            valid,
+            text_columns,
+            text_valid,
+            first,
+            last,
+            tuple(number for number, _ in members),
+            layer,
+            tuple(n_visual if n_prompt is None else n_prompt),
+            tuple(n_visual),
+            tuple(n_text),
+            tuple(n_images),
         )
 
     def visual(self, values: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import ConfigurationError
-from llava.reduction.base import OFFERED, InLLM, Reduction
+from llava.reduction.base import OFFERED, LLMStage, Reduction
 from llava.reduction.checks import options_of, suggestion
+from llava.reduction.image import BeforeLLM
 
 _METHODS: dict[str, type[Reduction]] = {}
 _USER_MODULE = "llava_user_method_"
@@ -141,8 +142,10 @@ def _class_problems(name: str, cls: type) -> list[str]:
         problems.append(f"Method name {name!r} is not usable: type small letters, digits and underscores.")
     if "__dataclass_fields__" not in vars(cls) or not cls.__dataclass_params__.frozen:
         problems.append(f"{label} must be decorated with @dataclass(frozen=True), below @register.")
-    if issubclass(cls, InLLM) and cls.select is InLLM.select:
+    if issubclass(cls, LLMStage) and cls.select is LLMStage.select:
         problems.append(f"{label} must define select(self, state), which returns the (R, L) mask of survivors.")
+    if issubclass(cls, BeforeLLM) and cls.select_image is BeforeLLM.select_image:
+        problems.append(f"{label} must define select_image(self, image), which returns what goes on of an image.")
     needs = getattr(cls, "needs", ())
     for need in () if isinstance(needs, property) else sorted(set(needs) - set(OFFERED)):
         problems.append(

@@ -52,7 +52,7 @@ class TestEveryMethod:
         method = create(name, keep=keep)
         with method(model) as pruning:
             model(**batch)
-        announced = method.n_kept(N_PATCHES)
+        announced = pruning.method.n_kept(N_PATCHES)
         assert [[len(offsets) for offsets in images] for images in pruning.last.indices] == [
             [announced],
             [announced] * 3,

@@ -92,3 +92,24 @@ def test_padding_is_read_from_any_mask():
     for mask in (flat, causal, additive, roomy, {"full_attention": causal}):
         assert torch.equal(prompt_padding(mask, 3), flat.bool())
     assert prompt_padding(None, 3) is None
+
+
+class TestSeveralKinds:
+    """Images and videos in one prompt: placeholders and lengths of their own."""
+
+    VID = 98
+    IDS = torch.tensor([[1, VID, VID, 2, VID, 3, IMG, IMG, IMG, 4], [IMG, 1, 2, VID, VID, VID, 3, IMG, IMG, 4]])
+
+    def read(self, images, videos):
+        real = torch.ones_like(self.IDS, dtype=torch.bool)
+        return Layout.read(self.IDS, real, (IMG, self.VID), {IMG: images, self.VID: videos})
+
+    def test_numbers_follow_the_order_of_the_prompt(self):
+        layout = self.read([2, 1, 1, 2], [3, 3])
+        assert layout.image[0].tolist() == [-1, 0, 0, -1, 0, -1, 1, 1, 2, -1]
+        assert layout.image[1].tolist() == [0, -1, -1, 1, 1, 1, -1, 2, 2, -1]
+        assert layout.visual == [[3, 2, 1], [1, 3, 2]]
+
+    def test_every_run_where_nothing_is_known(self):
+        assert self.read(None, 3).visual == [[3, 3], [1, 3, 2]]
+        assert self.read(None, None).visual == [[2, 1, 3], [1, 3, 2]]

@@ -40,7 +40,7 @@ def test_rows_and_received_equal_the_eager_map(family, kernel, monkeypatch):
 
 def test_rows_are_computed_in_pieces(monkeypatch):
     """More queries than are computed at once."""
-    monkeypatch.setattr("llava.model.tap.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("llava.reduction.attention.ENTRIES_AT_ONCE", 7 * 3 * 4 * 61)
     test_rows_and_received_equal_the_eager_map("llava", "sdpa", monkeypatch)
 
 
