@@ -20,15 +20,25 @@ ANSWER_FIELDS = {"question_id": (int, str), "text": str}
 OPTIONAL_FIELDS = {"prompt": str, "metadata": dict}
 
 
-def read_answers(path: Path) -> list[Row]:
+def read_answers(path: Path, skipped: list[str] | None = None) -> list[Row]:
     """Return the rows of any answers file in LLaVA's format (ours or another's).
+
+    Args:
+        path: the file.
+        skipped: where malformed lines are described when they are to be left out (the error lines of LLaVA's
+            converters); None: they are an error.
 
     Raises:
         MissingData: there is no such file.
         BadData: malformed lines, all listed.
     """
     rows, problems = files.parse_rows(files.read_text(path), path, ANSWER_FIELDS, OPTIONAL_FIELDS)
-    problems.raise_if_any(BadData, "An answers file holds one JSON object a line, with question_id, prompt and text.")
+    if skipped is None:
+        problems.raise_if_any(
+            BadData, "An answers file holds one JSON object a line, with question_id, prompt and text."
+        )
+    else:
+        skipped += problems.lines
     if not rows:
         raise BadData(f"{path} has no answers.")
     return rows
@@ -43,6 +53,7 @@ def answer_row(question: Question, text: str, model_id: str, answer_id: str, err
         "answer_id": answer_id,
         "model_id": model_id,
         "metadata": {} if error is None else {"error": error},
+        **question.extra,
     }
 
 

@@ -36,14 +36,17 @@ def locate(benchmark: Benchmark, choice: str | None = None, home: Path | None = 
 
     Args:
         benchmark: whose data.
-        choice: "full", "mini", the path of a folder in the official layout, or None: full as soon as one of its files
-            is there, else mini.
+        choice: "full", "mini", the path of a folder in the official layout (of this benchmark, or with one folder per
+            benchmark), or None: full as soon as one of its files is there, else mini.
         home: folder that holds one folder per benchmark; `data_home()` when None.
     """
     folder = (home or data_home()) / benchmark.folder
     if choice not in (None, "full", "mini"):
-        inner = Path(choice) / benchmark.folder
-        return DataSet(benchmark, inner if inner.is_dir() else Path(choice), "custom")
+        here = DataSet(benchmark, Path(choice), "custom")
+        inner = here.root / benchmark.folder
+        if any(path.exists() for path in skeleton(here)) or not inner.is_dir():
+            return here
+        return DataSet(benchmark, inner, "custom")
     if choice is None:
         full = DataSet(benchmark, folder, "full")
         started = [path for path in skeleton(full) if path.exists()]
@@ -52,9 +55,9 @@ def locate(benchmark: Benchmark, choice: str | None = None, home: Path | None = 
 
 
 def skeleton(data: DataSet) -> list[Path]:
-    """Return the question file, the image folder and the label files that do not depend on the questions."""
+    """Return the question file, the image folders and the label files that do not depend on the questions."""
     root, benchmark = data.root, data.benchmark
-    return [root / benchmark.question_file, *benchmark.label_files(root, []), benchmark.image_root(root)]
+    return [benchmark.question_path(root), *benchmark.label_files(root, []), *benchmark.image_folders(root)]
 
 
 def missing(data: DataSet, questions: Sequence[Question] | None) -> list[str]:
@@ -62,7 +65,8 @@ def missing(data: DataSet, questions: Sequence[Question] | None) -> list[str]:
     if questions is None:
         return files.missing_paths(skeleton(data))
     labels = data.benchmark.label_files(data.root, questions)
-    return files.missing_paths([*labels, *(question.image for question in questions)])
+    images = [question.image for question in questions if isinstance(question.image, Path)]
+    return files.missing_paths([*labels, *images])
 
 
 def advice(sets: Sequence[DataSet]) -> str:
@@ -83,7 +87,7 @@ def load_questions(sets: Sequence[DataSet], family: str, limit: int | None) -> l
     loaded: list[list[Question]] = []
     absent: list[str] = []
     for data in sets:
-        if not (data.root / data.benchmark.question_file).is_file():
+        if not data.benchmark.question_path(data.root).is_file():
             absent += missing(data, None)
             continue
         questions = data.benchmark.questions(data.root, family, limit)

@@ -11,7 +11,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from llava.errors import BadInput, LlavaError
-from llava.eval.benchmarks.base import Question
+from llava.eval.benchmarks.base import Embedded, Question
 from llava.model.images import load_image
 
 
@@ -61,25 +61,46 @@ def answer_batch(model: Any, processor: Any, questions: Sequence[Question], max_
     start = time.perf_counter()
     texts = [""] * len(questions)
     errors: list[str | None] = [None] * len(questions)
-    images = {}
+    opened: dict[int, Any] = {}
     for place, question in enumerate(questions):
         try:
-            images[place] = load_image(question.image)
+            opened[place] = open_media(processor, question)
         except BadInput as error:
             errors[place] = str(error)
-    if not images:
+    if not opened:
         return BatchAnswers(texts, errors, {"preprocess": 0.0, "generate": 0.0, "first_token": 0.0}, 0)
-    prompts = [processor.prompt(questions[place].prompt) for place in images]
-    inputs = processor(prompts, [[image] for image in images.values()])
+    inputs = model_inputs(processor, [questions[place] for place in opened], list(opened.values()))
     prepared = now(model.device)
     clock = FirstTokenClock()
     generated = generate(model, inputs, max_new_tokens, clock)
     done = now(model.device)
-    for place, text in zip(images, processor.decode(generated), strict=True):
+    for place, text in zip(opened, processor.decode(generated), strict=True):
         texts[place] = text
     first = (clock.time or done) - prepared
     seconds = {"preprocess": prepared - start, "generate": done - prepared, "first_token": first}
     return BatchAnswers(texts, errors, seconds, generated.shape[1])
+
+
+def open_media(processor: Any, question: Question) -> Any:
+    """Return the image of a question in RGB, or the frames of its video as the processor takes them.
+
+    Raises:
+        BadInput: the file is absent, damaged, or of a kind that this model does not take.
+    """
+    if question.media == "video":
+        return processor.open_video(question.image)
+    if isinstance(question.image, Embedded):
+        return load_image(question.image.file())
+    return load_image(question.image)
+
+
+def model_inputs(processor: Any, questions: Sequence[Question], opened: Sequence[Any]) -> Any:
+    """Return the inputs of `generate()` for questions of one kind and what `open_media` gave for them."""
+    each = [[one] for one in opened]
+    if questions[0].media == "video":
+        prompts = [processor.prompt(question.prompt, n_images=0, n_videos=1) for question in questions]
+        return processor(prompts, videos=each)
+    return processor([processor.prompt(question.prompt) for question in questions], each)
 
 
 def generate(model: Any, inputs: Any, max_new_tokens: int, clock: FirstTokenClock) -> torch.Tensor:

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmarks.base import Question
+from llava.eval.benchmarks.base import Embedded, Question
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE_THAT_DECIDES = ("reduction", "model")
@@ -48,14 +48,20 @@ def jsonable(value: Any) -> Any:
 def questions_digest(questions: Sequence[Question]) -> str:
     """Return a hash of ids, prompts and images (name and size on disk) of the questions."""
     digest = hashlib.sha256()
-    sizes: dict[Path, int] = {}
+    sizes: dict[Path | Embedded, int] = {}
     for question in questions:
         if question.image not in sizes:
-            sizes[question.image] = question.image.stat().st_size if question.image.exists() else -1
+            sizes[question.image] = _size(question.image)
         digest.update(
             json.dumps([question.id, question.prompt, question.image_name, sizes[question.image]]).encode() + b"\n"
         )
     return digest.hexdigest()[:16]
+
+
+def _size(image: Path | Embedded) -> int:
+    if isinstance(image, Embedded):
+        return len(image.data)
+    return image.stat().st_size if image.exists() else -1
 
 
 def weights_digest(model: Any) -> str:
@@ -125,7 +131,11 @@ def hardware(model: Any) -> dict[str, str]:
 
         name = torch.cuda.get_device_name(device)
     kernel = getattr(model.config, "_attn_implementation", None)
-    return {"device": name, "dtype": str(model.dtype).removeprefix("torch."), "attention": str(kernel)}
+    dtype = str(model.dtype).removeprefix("torch.")
+    for bits in ("8bit", "4bit"):
+        if getattr(model, f"is_loaded_in_{bits}", False):
+            dtype = f"{bits}, {dtype}"
+    return {"device": name, "dtype": dtype, "attention": str(kernel)}
 
 
 def versions(*packages: str) -> dict[str, str]:

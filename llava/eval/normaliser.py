@@ -1,6 +1,7 @@
-"""Answer normaliser and soft accuracy of the VQA family (EvalAI variant, the one LLaVA uses for TextVQA).
+"""Answer normalisers and soft accuracies of the VQA family: the EvalAI variant and VQAv2's own.
 
-Source: the EvalAI answer processor of TextVQA's official evaluation. Oddities are kept on purpose: they move scores.
+Source: the EvalAI answer processor of TextVQA's official evaluation (LLaVA uses it for TextVQA and for the files it
+uploads), and `vqaEval.py` of VQA v2. Oddities are kept on purpose: they move scores.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ NUMBER_WORDS = {
 ARTICLES = frozenset({"a", "an", "the"})
 PUNCTUATION = (";", "/", "[", "]", '"', "{", "}", "(", ")", "=", "+", "\\", "_", "-", ">", "<", "@", "`", ",", "?", "!")
 COMMA_BETWEEN_DIGITS = re.compile(r"(?<=\d),+(?=\d)")
+OFFICIAL_COMMA_BETWEEN_DIGITS = re.compile(r"\d,\d")
 FULL_STOP = re.compile(r"\.(?!\d)")
 MAX_FULL_STOPS = 32
 """The official code passes a regular-expression flag where `re.sub` takes the count; its value is 32."""
@@ -43,13 +45,13 @@ def without_line_breaks(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
-def without_punctuation(text: str) -> str:
+def without_punctuation(text: str, grouped_number: re.Pattern[str] = COMMA_BETWEEN_DIGITS) -> str:
     """Delete or blank the 21 punctuation characters and delete full stops that no digit follows (step 3).
 
     Every test looks at the text that entered the step, never at the copy being changed, as in the official code.
     """
     changed = text
-    has_grouped_number = COMMA_BETWEEN_DIGITS.search(text) is not None
+    has_grouped_number = grouped_number.search(text) is not None
     for mark in PUNCTUATION:
         beside_space = f"{mark} " in text or f" {mark}" in text
         changed = changed.replace(mark, "" if beside_space or has_grouped_number else " ")
@@ -74,6 +76,27 @@ def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
     Each answer in turn is set aside; the prediction earns `min(1, matches among the others / 3)`; the mean counts.
     """
     wanted = normalise(prediction)
-    matches = [normalise(answer) == wanted for answer in answers]
+    return _leave_one_out([normalise(answer) == wanted for answer in answers])
+
+
+def _leave_one_out(matches: Sequence[bool]) -> float:
     total = sum(matches)
     return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
+
+
+@lru_cache(maxsize=65536)
+def normalise_official(answer: str) -> str:
+    """Return an answer in the form in which VQAv2's evaluation compares it (steps 2 to 4)."""
+    return with_canonical_words(without_punctuation(without_line_breaks(answer), OFFICIAL_COMMA_BETWEEN_DIGITS))
+
+
+def official_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """Return the accuracy in [0, 1] by VQAv2's own rule: as `soft_accuracy`, but raw where all humans agree.
+
+    With unanimous answers nothing is normalised and case counts, as in the official code.
+    """
+    wanted = without_line_breaks(prediction)
+    golds = [without_line_breaks(answer) for answer in answers]
+    if len(set(golds)) > 1:
+        wanted, golds = normalise_official(wanted), [normalise_official(gold) for gold in golds]
+    return _leave_one_out([gold == wanted for gold in golds])

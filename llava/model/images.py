@@ -21,11 +21,11 @@ LARGEST_DOWNLOAD = 64 * 2**20  # bytes
 DOWNLOAD_TIMEOUT = 20  # seconds
 
 
-def load_image(source: str | Path | Image.Image) -> Image.Image:
+def load_image(source: str | Path | io.BytesIO | Image.Image) -> Image.Image:
     """Return the image in RGB.
 
     Args:
-        source: path of a file, an http(s) link, or a Pillow image.
+        source: path of a file, an http(s) link, the bytes of a file, or a Pillow image.
 
     Raises:
         MissingData: there is no such file.
@@ -33,6 +33,8 @@ def load_image(source: str | Path | Image.Image) -> Image.Image:
     """
     if isinstance(source, Image.Image):
         return _decoded(source, "The image")
+    if isinstance(source, io.BytesIO):
+        return _opened(source, "The image")
     text = str(source)
     if urllib.parse.urlparse(text).scheme in ("http", "https"):
         return _opened(io.BytesIO(_download(text)), text)

@@ -40,7 +40,9 @@ def results(folder):
 
 def test_several_methods_and_budgets_in_one_table(workplace, checkpoint, capsys):
     few = ["--limit", "4", "--max-new-tokens", "2", "--set", "count=int"]
-    assert main(["pope", "--model-path", str(checkpoint), "--compare", "--method", "random", "--keep", "3,1", *few]) == 0
+    assert (
+        main(["pope", "--model-path", str(checkpoint), "--compare", "--method", "random", "--keep", "3,1", *few]) == 0
+    )
     screen = capsys.readouterr().out
     assert screen.index("none ") < screen.index("random-3 ") < screen.index("random-1 ")
     counts = {name: record["accounting"]["final"] for name, record in results(workplace / "results").items()}
@@ -198,7 +200,7 @@ class TestBadInput:
         assert "--answers-file can hold one run only" in message and message.startswith("9 mistakes")
 
     def test_no_benchmark(self, capsys):
-        assert main([]) == 2 and "mme, pope, textvqa" in capsys.readouterr().err
+        assert main([]) == 2 and "mme, msrvtt_qa, msvd_qa, ocrbench, pope" in capsys.readouterr().err
 
 
 class TestScore:

@@ -5,89 +5,36 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from llava.errors import BadData
+from llava.errors import ConfigurationError
 from llava.eval.benchmarks import files
+from llava.eval.benchmarks.matching import match_rows, repeated
+from llava.eval.benchmarks.records import (
+    LMMS_FAMILIES,
+    OPTION_LETTER,
+    SINGLE_WORD,
+    Embedded,
+    Metric,
+    Official,
+    Question,
+    Row,
+    Score,
+)
 
-SINGLE_WORD = "Answer the question using a single word or phrase."
-
-
-@dataclass(frozen=True)
-class Question:
-    """One row of a question file.
-
-    Args:
-        id: `question_id` as in the file; it need not be unique (TextVQA, MME).
-        image: path of the image.
-        text: question as in the file; stored as `prompt` in the answers file.
-        prompt: what the model is asked (often the same).
-        category: split or sub-task.
-        image_name: `image` as in the file.
-    """
-
-    id: Hashable
-    image: Path
-    text: str
-    prompt: str
-    category: str
-    image_name: str
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number of a score.
-
-    Args:
-        name: short lower-case key, unique within its group.
-        value: the number; None when it is not defined for these answers.
-        unit: "%", "points" or "" (counts, fractions).
-        group: split or sub-task; empty for the whole benchmark.
-        samples: answers the number was computed from.
-    """
-
-    name: str
-    value: float | None
-    unit: str = ""
-    group: str = ""
-    samples: int | None = None
-
-
-@dataclass(frozen=True)
-class Score:
-    """Result of a scorer.
-
-    Args:
-        headline: the number the literature quotes.
-        metrics: the numbers it comes from.
-        samples: answers scored.
-        expected: answers that the complete data set has.
-        printout: lines in the manner of the official scorer.
-        notes: sentences about absent parts, undefined values and the like.
-    """
-
-    headline: Metric
-    metrics: tuple[Metric, ...]
-    samples: int
-    expected: int
-    printout: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Official:
-    """Unpruned reference number of one model: `model`, `value`, `source` and the name of the metric it is."""
-
-    model: str
-    value: float
-    source: str
-    metric: str
-
-
-Row = dict[str, Any]
-"""One line of an answers file: question_id, prompt, text, answer_id, model_id, metadata."""
+__all__ = [
+    "LMMS_FAMILIES",
+    "OPTION_LETTER",
+    "SINGLE_WORD",
+    "Benchmark",
+    "Embedded",
+    "Metric",
+    "Official",
+    "Question",
+    "Row",
+    "Score",
+]
 
 
 class Benchmark(ABC):
@@ -101,6 +48,18 @@ class Benchmark(ABC):
     max_new_tokens: ClassVar[int] = 128
     official: ClassVar[dict[str, tuple[Official, ...]]] = {}
     """Model family -> unpruned numbers of the full data set."""
+    ordered: ClassVar[bool] = False
+    """Whether the official scorer pairs answers with labels by position."""
+    unique_ids: ClassVar[bool] = True
+    """Whether a question is known by its `question_id` alone."""
+
+    def question_path(self, root: Path) -> Path:
+        """Return the question file."""
+        return root / self.question_file
+
+    def image_folders(self, root: Path) -> list[Path]:
+        """Return the folders that have to be there before any question can be asked."""
+        return [self.image_root(root)]
 
     @abstractmethod
     def label_files(self, root: Path, questions: Sequence[Question]) -> list[Path]:
@@ -108,7 +67,7 @@ class Benchmark(ABC):
 
     def score_files(self, root: Path) -> list[Path]:
         """Return what has to be there to score an answers file."""
-        return [root / self.question_file, *self.label_files(root, [])]
+        return [self.question_path(root), *self.label_files(root, [])]
 
     @abstractmethod
     def score(self, root: Path, rows: Sequence[Row]) -> Score:
@@ -135,8 +94,24 @@ class Benchmark(ABC):
         return position
 
     def export(self, root: Path, rows: Sequence[Row], run_name: str) -> list[Path]:
-        """Write the files that the official tool or server wants; return their paths."""
+        """Write the files that the official tool or server wants; return their paths.
+
+        Raises:
+            BadData: the answers are not complete enough for such a file.
+        """
         return []
+
+    def validate_upload(self, root: Path, path: Path) -> list[str]:
+        """Return what a server would object to in an upload file; an empty list: nothing.
+
+        Raises:
+            ConfigurationError: this benchmark is scored here, no server takes a file.
+        """
+        raise ConfigurationError(f"{self.title} is scored here: there is no upload file to check.")
+
+    def foreign_answers(self, path: Path) -> list[Row] | None:
+        """Return the answers of a file in the official tool's own form, or None when it is in LLaVA's."""
+        return None
 
     # ------------------------------------------------------------------ shared by all
 
@@ -144,13 +119,22 @@ class Benchmark(ABC):
         """Return the questions in file order; with `limit`, about that many, spread evenly over the categories.
 
         Raises:
-            BadData: malformed rows, with file and line numbers.
+            BadData: malformed rows or ids that stand twice, with file and line numbers.
         """
+        questions = self.read_questions(root, family)
+        if self.unique_ids:
+            problems = files.Problems(f"{self.question_path(root)} has question ids that stand more than once")
+            problems.lines += repeated([question.id for question in questions])
+            problems.raise_if_any()
+        return questions if limit is None else self.spread(questions, limit)
+
+    def read_questions(self, root: Path, family: str) -> list[Question]:
+        """Return the questions of LLaVA's question file; benchmarks with a file of another kind replace this."""
         images = self.image_root(root)
         rows = files.read_rows(
-            root / self.question_file, {"question_id": (int, str), "image": str, "text": str}, {"category": str}
+            self.question_path(root), {"question_id": (int, str), "image": str, "text": str}, {"category": str}
         )
-        questions = [
+        return [
             Question(
                 row["question_id"],
                 self.image_path(images, row["image"]),
@@ -161,7 +145,6 @@ class Benchmark(ABC):
             )
             for row in rows
         ]
-        return questions if limit is None else self.spread(questions, limit)
 
     def spread(self, questions: Sequence[Question], limit: int) -> list[Question]:
         """Return the first questions of every category in turn until `limit` is reached; units stay whole."""
@@ -179,41 +162,10 @@ class Benchmark(ABC):
         return [questions[position] for position in sorted(chosen)]
 
     def match(self, root: Path, rows: Sequence[Row]) -> list[int]:
-        """Return the question-file position of every answer; answers must follow the order of the questions.
+        """Return the question-file position of every answer.
 
         Raises:
-            BadData: an answer belongs to no question, is given twice, or stands in another order.
+            BadData: an answer belongs to no question, is given twice, or (where `ordered`) stands in another order.
         """
         questions = self.questions(root)
-        return match_rows(rows, questions, f"{self.title} ({root / self.question_file})")
-
-
-def match_rows(rows: Sequence[Row], questions: Sequence[Question], what: str) -> list[int]:
-    """Return for every row the position of its question; see `Benchmark.match`."""
-    waiting: dict[Hashable, list[int]] = defaultdict(list)
-    for position, question in enumerate(questions):
-        waiting[question.id].append(position)
-    unique = {key for key, positions in waiting.items() if len(positions) == 1}
-    found: list[int] = []
-    problems = files.Problems(f"The answers do not fit {what}")
-    for number, row in enumerate(rows, start=1):
-        key = row["question_id"]
-        candidates = waiting.get(key)
-        if candidates is None:
-            problems.add(f"answer {number}: no question has the id {key!r}")
-            continue
-        same_text = [p for p in candidates if key in unique or questions[p].text == row.get("prompt")]
-        if not same_text:
-            why = "is answered more than once" if key in unique or not candidates else "has another text"
-            problems.add(f"answer {number}: question {key!r} {why}")
-            continue
-        candidates.remove(same_text[0])
-        found.append(same_text[0])
-    problems.raise_if_any(BadData, "Is this the answers file of this benchmark, and --data the set it was made with?")
-    for number, (before, after) in enumerate(zip(found, found[1:], strict=False), start=2):
-        if after < before:
-            raise BadData(
-                f"Answer {number} (question {rows[number - 1]['question_id']!r}) is out of order. The official scorers "
-                f"pair answers with labels by position: sort the answers in the order of the question file."
-            )
-    return found
+        return match_rows(rows, questions, f"{self.title} ({self.question_path(root)})", self.ordered)

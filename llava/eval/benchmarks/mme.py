@@ -83,6 +83,8 @@ class Mme(Benchmark):
     title = "MME"
     folder = "MME"
     question_file = "llava_mme.jsonl"
+    ordered = True
+    unique_ids = False
     official = {
         "llava": (
             Official("LLaVA-1.5-7B", 1862.0, "paper", "mme"),

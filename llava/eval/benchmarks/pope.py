@@ -78,6 +78,7 @@ class Pope(Benchmark):
     title = "POPE"
     folder = "pope"
     question_file = "llava_pope_test.jsonl"
+    ordered = True
     official = {
         "llava": (
             Official("LLaVA-1.5-7B", 85.9, "model zoo and paper", "f1"),

@@ -48,6 +48,7 @@ class TextVqa(Benchmark):
     title = "TextVQA"
     folder = "textvqa"
     question_file = "llava_textvqa_val_v051_ocr.jsonl"
+    unique_ids = False
     official = {
         "llava": (
             Official("LLaVA-1.5-7B", 58.2, "model zoo and paper", "accuracy"),
