@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from llava.errors import LlavaError, first_line
 from llava.eval import accounting, identity, results
 from llava.eval.answers import AnswersFile, answer_row, set_aside
 from llava.eval.benchmarks.base import Question
@@ -157,11 +158,11 @@ def run_benchmark(
 
 
 def export(data: DataSet, rows: Sequence[dict[str, Any]], name: str, say: Callable[[str], None]) -> list[str]:
-    """Write the files other tools want; a data folder that cannot be written costs these files, not the run."""
+    """Write the files other tools want; where they cannot be written (or not yet), only these files are lost."""
     try:
         return [str(path) for path in data.benchmark.export(data.root, rows, name)]
-    except OSError as error:
-        say(f"The files for the official tool could not be written: {error}.")
+    except (OSError, LlavaError) as error:
+        say(f"The files for the official tool or server are not written: {first_line(error)}")
         return []
 
 
