@@ -84,7 +84,7 @@ def meanings() -> dict[str, str]:
 
 
 def translate(concept: str) -> str:
-    """A colour, shape, `colour shape`, `colour object`, corner, side or pattern in Chinese; codes and digits as they are."""
+    """A colour, shape, `colour shape`, corner, side or pattern in Chinese; codes and digits as they are."""
     if concept in WORDS:
         return WORDS[concept]
     parts = concept.split()

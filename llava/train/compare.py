@@ -32,12 +32,14 @@ def count(scene: Scene, target: str) -> int:
 
 
 def counting_evenly(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    """How many circles are there? The count is drawn first, so that none of those the scene offers is rarer than others."""
+    """How many circles are there? The count is drawn first, high ones (which few scenes offer) more often."""
     groups: dict[int, list[str]] = {}
     for target in COLOR_NAMES + SHAPES:
         groups.setdefault(count(scene, target), []).append(target)
     groups = {n: targets for n, targets in groups.items() if n <= MOST_COUNTED}
-    number = pick(rng, sorted(groups))
+    numbers = sorted(groups)
+    weights = np.array([(1.0 + n) ** 2 for n in numbers])
+    number = numbers[rng.choice(len(numbers), p=weights / weights.sum())]
     return [Question("counting", f"How many {plural(pick(rng, groups[number]))} are there in the image?", str(number))]
 
 

@@ -27,5 +27,27 @@ STAGES = [
     Stage("full-24-jpeg", 170, 16, LAST, lr=8e-4, full_prompt=True, longest=48, chat=0.12, jpeg=0.6),
     Stage("full-24-counting", 210, 16, COUNTING, lr=9e-4, full_prompt=True, longest=40, jpeg=0.5),
 ]
+# Continued from the weights of STAGES: the abilities of all benchmarks, in windows first (cheap), then on full images.
+WIDE_WINDOW = Difficulty(12, 5, (13, 24), sign=0.5, characters=4, font_sizes=(30, 42), questions=9)
+WIDE_FULL = Difficulty(FULL, 7, (17.0, 40.0), sign=0.5, characters=4, font_sizes=(38, 56), questions=10)
+WIDE = [
+    Stage("wide-12", 900, 32, WIDE_WINDOW, lr=1e-3, tokens=80, longest=40, jpeg=0.3, wide=True, long=0.5),
+    Stage(
+        "wide-24",
+        300,
+        16,
+        WIDE_FULL,
+        lr=9e-4,
+        full_prompt=True,
+        longest=48,
+        chat=0.05,
+        short=0.7,
+        jpeg=0.6,
+        wide=True,
+        long=0.4,
+    ),
+]
+CURRICULA = {"first": STAGES, "wide": WIDE}
 # What the last stage looks like without language: the measure of held-out accuracy.
 EXAM = Stage("exam", 1, 8, LAST, full_prompt=True)
+WIDE_EXAM = Stage("wide-exam", 1, 8, WIDE_FULL, full_prompt=True, wide=True, long=0.5)

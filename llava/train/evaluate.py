@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from . import drills
 from .data import Prompt, SceneBatches, Stage
 from .nano import CLIP_MEAN, Trainee
 
@@ -51,3 +52,16 @@ def accuracy(
                 total[kind] += 1
                 right[kind] += not missed
     return {kind: (right[kind] / total[kind], total[kind]) for kind in sorted(total)}
+
+
+def by_ability(trainee: Trainee, prompt: Prompt, exams: tuple[Stage, ...], batches: int, blank: bool = False) -> dict:
+    """`accuracy` on several exams in one table.
+
+    Exercises for training are left out. An ability that an earlier exam has measured too carries the later exam's name.
+    """
+    table: dict[str, tuple[float, int]] = {}
+    for exam in exams:
+        for kind, measured in accuracy(trainee, prompt, exam, batches, blank).items():
+            if kind != drills.KIND:
+                table[f"{kind} ({exam.name})" if kind in table else kind] = measured
+    return table

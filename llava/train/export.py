@@ -10,6 +10,8 @@ from transformers import CLIPImageProcessor, GenerationConfig, LlavaForCondition
 
 from .nano import CLIP_MEAN, CLIP_STD, IMAGE_SIZE, PATCH
 
+HEADS = "dense_heads.safetensors"  # training only; lies in folders a training starts from, never in the shipped one
+
 
 def export(model: LlavaForConditionalGeneration, folder: Path, log: list[dict], card: dict) -> None:
     """Write bf16 safetensors, configs, `training_log.json` and `README.md` beside the tokenizer in `folder`.

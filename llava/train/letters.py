@@ -114,7 +114,9 @@ def _count(scene: Scene, rng: np.random.Generator) -> list[Item]:
     groups: dict[int, list[str]] = {}
     for target in COLOR_NAMES + SHAPES:
         groups.setdefault(count(scene, target), []).append(target)
-    number = pick(rng, [n for n in sorted(groups) if n <= MOST_COUNTED])
+    numbers = [n for n in sorted(groups) if n <= MOST_COUNTED]
+    weights = np.array([1.0 + n for n in numbers])  # few scenes offer high counts
+    number = numbers[rng.choice(len(numbers), p=weights / weights.sum())]
     return _item("count", (pick(rng, groups[number]),), str(number), map(str, range(MOST_COUNTED + 1)))
 
 

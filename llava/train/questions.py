@@ -20,9 +20,10 @@ NUMBER_WORDS = ("no", "one", "two", "three", "four", "five")
 
 @dataclass(frozen=True)
 class Question:
-    """`kind` is the ability it tests; `text` comes without the closing sentence of its prompt; `answer` is the expected output.
+    """`kind`: the ability it tests; `text`: without the closing sentence of its prompt; `answer`: the expected output.
 
-    `ending` is that closing sentence where the question only makes sense with it; None: the short-answer sentence or none.
+    `ending` is that closing sentence where the question only makes sense with it; None: the short-answer sentence or
+    none.
     """
 
     kind: str
@@ -158,7 +159,7 @@ def relation(scene: Scene, rng: np.random.Generator) -> list[Question]:
 
 
 def counting(scene: Scene, rng: np.random.Generator, target: str | None = None) -> list[Question]:
-    """How many red objects / circles / objects are there? `target` names the colour or shape the scene was built around."""
+    """How many red objects / circles are there? `target`: the colour or shape the scene was built around."""
     target = target or pick(rng, COLOR_NAMES + SHAPES)
     plural = f"{target} objects" if target in COLOR_NAMES else ("crosses" if target == "cross" else f"{target}s")
     n = sum(target in (t.color, t.shape) for t in scene.things)

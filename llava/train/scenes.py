@@ -1,8 +1,8 @@
 """Procedural scenes with ground truth: coloured shapes, a printed sign, textured backgrounds and clutter.
 
 A scene lives on the full square canvas of the vision tower; it may be restricted to a window of patches (training
-curriculum), in which case everything is placed, and only that part is drawn, inside the window. All positions are pixels of
-the full canvas.
+curriculum), in which case everything is placed, and only that part is drawn, inside the window. All positions are
+pixels of the full canvas.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Sign:
-    """A plate with printed characters: `box` of the plate and one box per character, (left, top, right, bottom) pixels."""
+    """A plate with printed characters: boxes of the plate and of each character, (left, top, right, bottom) pixels."""
 
     text: str
     box: tuple[float, float, float, float]
@@ -316,8 +316,8 @@ def patch_labels(scene: Scene, owner: np.ndarray) -> dict[str, np.ndarray]:
     """What each patch of the window shows; int64 arrays (side * side), -100 where the answer is not clear.
 
     thing: 0 none, else 1 + colour index * number of shapes + shape index. center: 1 where a thing's centre lies.
-    character: 0 none, else 1 + index in CHARACTERS. place: index of that character in its word. row, column: sixth of the
-    canvas. background: index in BACKGROUNDS (-100 under things and signs).
+    character: 0 none, else 1 + index in CHARACTERS. place: index of that character in its word. row, column: sixth of
+    the canvas. background: index in BACKGROUNDS (-100 under things and signs).
     """
     side, p = scene.window.side, scene.patch
     n, per_patch = len(scene.things), p * p

@@ -16,20 +16,22 @@ SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
-LINE_START = "\u00b6"  # stands for a newline in the corpus: words that begin a line get pieces without a leading space
+# Stands for a newline in the corpus: words that begin a line get pieces without a leading space.
+LINE_START = "\u00b6"
 EXTRA_WORDS = (
-    "what which where when who why how many much is are was were can could do does did the a an of in on at to from with and or "
-    "not no yes there this that it its image picture photo sign object objects thing color shape number word text letter digit "
-    "left right top bottom middle center above below near between first second third fourth last small large big same different "
-    "more less fewer than most least equal all any some both other describe answer question option letter given choices directly "
-    "please short phrase single using unanswerable when provided information insufficient respond reference OCR token tokens "
-    "appear appears move moves change changes video frame before after start end clock wise sum result plus minus times "
-    "pattern background plain striped checkered dotted roll corners sides"
+    "what which where when who why how many much is are was were can could do does did the a an of in on at to from "
+    "with and or not no yes there this that it its image picture photo sign object objects thing color shape number "
+    "word text letter digit left right top bottom middle center above below near between first second third fourth "
+    "last small large big same different more less fewer than most least equal all any some both other describe "
+    "answer question option letter given choices directly please short phrase single using unanswerable when "
+    "provided information insufficient respond reference OCR token tokens appear appears move moves change changes "
+    "video frame before after start end clock wise sum result plus minus times pattern background plain striped "
+    "checkered dotted roll corners sides"
 )
 
 
 def corpus(n_scenes: int = 4000, seed: int = 0) -> list[str]:
-    """Sentences the tokenizer is trained on; printed codes appear as single characters only, so that they stay apart."""
+    """Sentences the tokenizer is trained on; printed codes appear as single characters only and stay apart."""
     rng = np.random.default_rng(seed)
     level = Difficulty(side=24, things=5)
     lines = [f"{SYSTEM} USER: "] * 200 + [f"{NO_OCR}{SHORT} ASSISTANT:"] * 200

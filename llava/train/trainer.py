@@ -11,11 +11,14 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from transformers import LlavaForConditionalGeneration
 
 from .data import Prompt, SceneBatches, Stage
+from .export import HEADS
 from .nano import Trainee, initial_model, nano_config
 
 
@@ -61,6 +64,7 @@ class Trainer:
         workers: int = 1,
         minutes: float | None = None,
         checkpoint_seconds: float = 120,
+        start: Path | None = None,
     ):
         self.accelerator = Accelerator(mixed_precision="bf16")
         self.prompt, self.stages, self.folder, self.seed, self.workers = (
@@ -73,12 +77,17 @@ class Trainer:
         self.checkpoint_seconds = checkpoint_seconds
         self.deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.trainee = Trainee(initial_model(nano_config(tokenizer), seed))
-        self.state = State()
+        self.state, fresh = State(), not (folder / "state.pt").exists()
+        if start and fresh:
+            self.state = begin_from(start, self.trainee)
         self.optimizers = optimizers(self.trainee)
         self.trainee, *self.optimizers = self.accelerator.prepare(self.trainee, *self.optimizers)
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "state.pt").exists():
+        if not fresh:
             self.load()
+        elif start and (start / "training_log.json").exists():
+            for row in json.loads((start / "training_log.json").read_text(encoding="utf-8")):
+                self.log(row)
 
     def load(self) -> None:
         saved = torch.load(self.folder / "state.pt", map_location=self.accelerator.device, weights_only=True)
@@ -184,6 +193,18 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return metrics
+
+
+def begin_from(folder: Path, trainee: Trainee) -> State:
+    """Load the model of `folder` and its dense heads, if there; returns a state that counts on from its card."""
+    trainee.model.load_state_dict(LlavaForConditionalGeneration.from_pretrained(folder).float().state_dict())
+    if (folder / HEADS).exists():
+        trainee.heads.load_state_dict(load_file(folder / HEADS))
+    card = folder / "card.json"
+    if not card.exists():
+        return State()
+    training = json.loads(card.read_text(encoding="utf-8"))["training"]
+    return State(seconds=3600 * training["hours"], images=training["images"])
 
 
 def to_device(batch: dict, device: torch.device) -> dict:

@@ -27,7 +27,7 @@ def maybe_unanswerable(scene: Scene, rng: np.random.Generator) -> list[Question]
 
 
 def _choose(scene: Scene, rng: np.random.Generator, key: str, values: tuple[str, ...], lacking: bool):
-    """A value of `key` and what goes with it: the other attribute of the only thing that has it, None if nothing does."""
+    """A value of `key` and the other attribute of the only thing that has it (None if nothing does)."""
     if lacking:
         absent = [v for v in values if all(getattr(t, key) != v for t in scene.things)]
         return (pick(rng, absent), None) if absent else None

@@ -1,8 +1,9 @@
 """New pieces for llava-nano's tokenizer, behind the old ones, and a model grown to match.
 
-Old pieces keep their ids and old prompts their pieces, so that trained embeddings stay valid: a new piece is refused when any
-of the merges that lead to it could happen inside an old prompt. `<image>` and `<pad>` keep their ids too (they become pieces
-of the SentencePiece model itself), and the folder stays an ordinary `LlamaTokenizer` folder, with tokenizer.json or without.
+Old pieces keep their ids and old prompts their pieces, so that trained embeddings stay valid: a new piece is refused
+when any of the merges that lead to it could happen inside an old prompt. `<image>` and `<pad>` keep their ids too (they
+become pieces of the SentencePiece model itself), and the folder stays an ordinary `LlamaTokenizer` folder, with
+tokenizer.json or without.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from .chinese import LETTER_CN, meanings
 from .examples import Difficulty, sample_example
+from .export import HEADS
 from .letters import LETTER
 from .nano import IMAGE_SIZE, PATCH, nano_config
 from .questions import NO_OCR, SHORT
@@ -30,7 +34,7 @@ from .wide import sample_wide
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # piece types of SentencePiece
 SPACE = "▁"
 SINGLE = ("B", f"{SPACE}B", f"{SPACE}D")  # answers of multiple choice that were not one piece
-OPTIONAL_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json")
+FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 def prompts(sampler, n_scenes: int, seed: int, endings: Iterable[str], **kwargs) -> list[str]:
@@ -44,12 +48,15 @@ def prompts(sampler, n_scenes: int, seed: int, endings: Iterable[str], **kwargs)
     return lines
 
 
-def new_pieces(tokenizer, most: int, seed: int = 0) -> list[str]:
-    """Pieces that shorten prompts of the wide curriculum, most useful first: characters, Chinese words, then pair merges."""
-    old = [f"{SYSTEM} USER: ", *prompts(sample_example, 500, seed, ("", SHORT, NO_OCR + SHORT))]
+def new_pieces(tokenizer, most: int, seed: int = 0, scenes: int = 500) -> list[str]:
+    """Pieces that shorten prompts of the wide curriculum: characters, Chinese words, then the most frequent merges.
+
+    `scenes`: how many the old prompts are sampled from; the new ones from a little more.
+    """
+    old = [f"{SYSTEM} USER: ", *prompts(sample_example, scenes, seed, ("", SHORT, NO_OCR + SHORT))]
     adjacent, characters = set(), set()
     for line in old:
-        pieces = tokenizer.tokenize(line)
+        pieces = tokenizer.tokenize(line.strip(" "))
         adjacent.update(zip(pieces, pieces[1:], strict=False))
         characters.update(line)
     known, found = set(tokenizer.get_vocab()), []
@@ -72,10 +79,10 @@ def new_pieces(tokenizer, most: int, seed: int = 0) -> list[str]:
         for end in range(2, len(word) + 1):
             add(word[:end])
         add(word)
-    words = _words(tokenizer, known, seed)
+    words = _words(tokenizer, seed, scenes * 3 // 5)
     while len(found) < most:
         pairs: Counter = Counter()
-        for word, (count, pieces) in words.items():
+        for count, pieces in words.values():
             for pair in zip(pieces, pieces[1:], strict=False):
                 pairs[pair] += count
         pair = next((p for p, _ in sorted(pairs.items(), key=lambda i: (-i[1], i[0])) if add("".join(p))), None)
@@ -85,9 +92,10 @@ def new_pieces(tokenizer, most: int, seed: int = 0) -> list[str]:
     return found
 
 
-def _words(tokenizer, known: set[str], seed: int) -> dict[str, tuple[int, list[str]]]:
+def _words(tokenizer, seed: int, scenes: int) -> dict[str, tuple[int, list[str]]]:
     """Words of the wide curriculum's prompts with count and pieces; letters only, so that printed codes stay apart."""
-    lines = prompts(sample_wide, 300, seed + 1, ("", SHORT)) + prompts(sample_wide, 300, seed + 2, ("",), long=True)
+    lines = prompts(sample_wide, scenes, seed + 1, ("", SHORT))
+    lines += prompts(sample_wide, scenes, seed + 2, ("",), long=True)
     lines += [f"\n{LETTER} ASSISTANT:", f"{INSUFFICIENT} ASSISTANT:", LETTER_CN] * 100
     counts: Counter = Counter()
     for line in lines:
@@ -135,8 +143,37 @@ def extend_tokenizer(source: Path, folder: Path, pieces: list[str]) -> None:
         shutil.copy(source / "tokenizer_config.json", folder / "tokenizer_config.json")
 
 
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    if source.resolve() != folder.resolve():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            shutil.copy(source / name, folder / name)
+
+
+def grow_folder(source: Path, folder: Path, most: int, checkpoint: Path | None = None, seed: int = 0) -> int:
+    """Write the model folder `source` with up to `most` pieces into `folder`; returns the number of new pieces.
+
+    Args:
+        checkpoint: a training's folder whose weights (not rounded to bfloat16) and dense heads are taken instead.
+    """
+    old = AutoTokenizer.from_pretrained(str(source))
+    pieces = new_pieces(old, most - len(old), seed)
+    extend_tokenizer(source, folder, pieces)
+    model = LlavaForConditionalGeneration.from_pretrained(source).float()
+    if checkpoint:
+        saved = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)["trainee"]
+        model.load_state_dict({k.removeprefix("model."): v for k, v in saved.items() if k.startswith("model.")})
+        heads = {k.removeprefix("heads."): v.contiguous() for k, v in saved.items() if k.startswith("heads.")}
+        save_file(heads, folder / HEADS)
+    grow(model, old, AutoTokenizer.from_pretrained(str(folder)), seed).save_pretrained(folder)
+    for name in ("card.json", "training_log.json"):
+        if (source / name).exists():
+            shutil.copy(source / name, folder / name)
+    return len(pieces)
+
+
 def _record(piece: str, score: float, kind: int) -> bytes:
-    """One more entry of the repeated field `pieces` of a SentencePiece model (protocol buffers are extended by appending)."""
+    """One more entry of a SentencePiece model's field `pieces` (protocol buffers are extended by appending)."""
     name = piece.encode()
     body = b"\x0a" + bytes([len(name)]) + name + b"\x15" + struct.pack("<f", score) + b"\x18" + bytes([kind])
     return b"\x0a" + bytes([len(body)]) + body
@@ -146,13 +183,10 @@ def _record(piece: str, score: float, kind: int) -> bytes:
 def grow(model, old, new, seed: int = 0):
     """Give `model` (LLaVA with a Llama) embeddings and output rows for every piece of tokenizer `new`; returns it.
 
-    A new piece starts as the mean of what stood for it before: the pieces `old` splits it (Chinese: its English meaning) into,
-    with noise of a tenth of the rows' spread that keeps equal means apart.
+    A new piece starts as the mean of what stood for it before: the pieces `old` splits it (Chinese: its English
+    meaning) into, with noise of a tenth of the rows' spread that keeps equal means apart.
     """
-    rows = nano_config(new).text_config.vocab_size
-    before = model.get_input_embeddings().weight.shape[0]
-    if rows < len(new) or rows < before:
-        rows = before
+    rows = max(nano_config(new).text_config.vocab_size, model.get_input_embeddings().weight.shape[0])
     model.resize_token_embeddings(rows, mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
     meaning = meanings()

@@ -1,8 +1,8 @@
 """Examples of the later curriculum: scenes and questions for the abilities that all benchmarks together ask for.
 
-The weights are set by measured accuracy: what was weak after the first curriculum (counting, relations, sums, yes/no about
-printed text) and what is new (comparison, letters, Chinese, unanswerable) comes often; what was at its ceiling comes often
-enough to stay there.
+The weights are set by measured accuracy: what was weak after the first curriculum (counting, relations, sums, yes/no
+about printed text) and what is new (comparison, letters, Chinese, unanswerable) comes often; what was at its ceiling
+comes often enough to stay there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ BRIEF: list[tuple[Asker, float]] = [
     (compare.further, 1.2),
     (compare.outermost, 0.8),
     (compare.neighbour, 0.7),
-    (ask.counting, 0.6),
     (compare.counting_evenly, 2.0),
     (compare.counting_evenly, 1.5),
     (compare.more_or_fewer, 0.6),
@@ -97,11 +96,11 @@ def sample_wide(
     grid = canvas // patch
     window = Window(*(int(v) for v in rng.integers(0, grid - level.side + 1, 2)), level.side)
     target, pair, roll = None, None, rng.random()
-    if roll < 0.4:
+    if roll < 0.5:
         target = ask.pick(rng, COLOR_NAMES + SHAPES)
         count = int(rng.integers(0, min(compare.MOST_COUNTED, level.things) + 1))
         names = names_with_count(rng, target, count, max(1, int(rng.integers(count, level.things + 1))))
-    elif roll < 0.65:
+    elif roll < 0.72:
         pool = COLOR_NAMES if rng.random() < 0.4 else SHAPES
         pair = tuple(pool[i] for i in rng.permutation(len(pool))[:2])
         names = names_for_comparison(rng, pair, level.things)
