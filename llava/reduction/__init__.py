@@ -5,16 +5,23 @@ from llava.reduction.base import CacheState, InLLM, LayerState, LLMStage, Reduct
 from llava.reduction.chain import Chain
 from llava.reduction.dart import DART
 from llava.reduction.divprune import DivPrune
+from llava.reduction.fastervlm import FasterVLM
 from llava.reduction.fastv import FastV
+from llava.reduction.ficoco_v import FiCoCoV
+from llava.reduction.globalcom2 import GlobalCom2
 from llava.reduction.groups import Groups
+from llava.reduction.hired import HiRED
 from llava.reduction.image import BeforeLLM, Encoder, ImageState, Kept, TowerInfo, TowerLayer
 from llava.reduction.none import NoReduction
 from llava.reduction.pooling import Pooling
+from llava.reduction.prumerge import PruMerge, PruMergePlus
 from llava.reduction.random import Random
 from llava.reduction.registry import register
 from llava.reduction.schedule import Schedule
 from llava.reduction.smallimage import SmallerImage
+from llava.reduction.tome import ToMe
 from llava.reduction.uniform import Uniform
+from llava.reduction.visionzip import VisionZip
 
 __all__ = [
     "BeforeLLM",
@@ -24,7 +31,11 @@ __all__ = [
     "DivPrune",
     "Encoder",
     "FastV",
+    "FasterVLM",
+    "FiCoCoV",
+    "GlobalCom2",
     "Groups",
+    "HiRED",
     "ImageState",
     "InLLM",
     "Kept",
@@ -32,14 +43,18 @@ __all__ = [
     "LayerState",
     "NoReduction",
     "Pooling",
+    "PruMerge",
+    "PruMergePlus",
     "Random",
     "Reduction",
     "Schedule",
     "Selection",
     "SmallerImage",
+    "ToMe",
     "TowerInfo",
     "TowerLayer",
     "Uniform",
+    "VisionZip",
     "register",
     "registry",
 ]

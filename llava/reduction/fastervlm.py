@@ -8,9 +8,61 @@ clamped; ties broken by the lower index.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 from torch import Tensor
 
-from llava.reduction.ranking import best_ascending
+from llava.reduction.checks import option
+from llava.reduction.image import BeforeLLM, ImageState, Kept
+from llava.reduction.ranking import best_ascending, best_mask
+from llava.reduction.registry import register
+from llava.reduction.tensors import to_device
+from llava.reduction.tiles import as_canvas, in_place, quotas, shown_tokens
+
+OFFICIAL, CLEAN = "official", "clean"
+
+
+@register("fastervlm")
+@dataclass(frozen=True)
+class FasterVLM(BeforeLLM):
+    """Select by [CLS] attention, once, before the language model.
+
+    Args:
+        keep: visual tokens left per image, shared evenly by its tiles; or a fraction in (0, 1] of each tile's tokens.
+        positions: see `BeforeLLM`; with tiles, "original" needs variant "clean".
+        layer: block of the vision tower whose attention is read, 0-based; None: the one that feeds the projector.
+        variant: matters for tiles only. "official": padding competes, and tokens go on as the stitched canvas is read,
+            without newlines; "clean": only tokens that show the image, where the unpruned model has them.
+
+    Raises:
+        UnsupportedModel: the tower has no [CLS] token (on use).
+    """
+
+    layer: int | None = None
+    variant: str = option(OFFICIAL, choices=(OFFICIAL, CLEAN))
+
+    paper: ClassVar[str] = "arXiv:2412.01818"
+    needs_cls: ClassVar[bool] = True
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
+        "320": {"keep": 1 / 9},  # LLaVA-NeXT: 64 of each tile's 576, hence 320 for five tiles
+    }
+
+    @property
+    def tower_layers(self) -> tuple[int | None, ...]:
+        return (self.layer,)
+
+    def n_kept(self, n_visual: int, n_tiles: int = 1) -> int | None:
+        known = n_tiles == 1 or (self.variant == OFFICIAL and not isinstance(self.keep, float))
+        return self.asked(n_visual) if known else None
+
+    def select_image(self, image: ImageState) -> Kept:
+        scores = image.layer(self.layer).cls_attention().to(image.features.dtype).mean(1)  # (T, N)
+        if self.variant == CLEAN:
+            scores = scores.masked_fill(~shown_tokens(image), -1)
+        kept = best_mask(scores, to_device(quotas(self.keep, *scores.shape), scores.device))
+        return as_canvas(image, kept) if self.variant == OFFICIAL else in_place(image, kept)
 
 
 def select_tokens(cls_attention: Tensor, keep: int) -> Tensor:

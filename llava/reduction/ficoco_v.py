@@ -11,12 +11,150 @@ the lower index.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from llava.errors import ConfigurationError
+from llava.reduction.base import RENUMBERED
+from llava.reduction.checks import option, private
+from llava.reduction.image import ONE_TILE, Encoder, ImageState, Kept, TowerInfo, TowerLayer
+from llava.reduction.registry import register
+from llava.reduction.tome import exact_schedule, limited
+
+OFFICIAL, CLEAN = "official", "clean"
 NORM_EPS = 1e-12
 UNSEEN = 1e9  # what a cell of the buffer holds before its first score
+
+
+@dataclass
+class Compression:
+    """What FiCoCo-V remembers during one pass of the tower.
+
+    Args:
+        removals: tokens to remove, by block.
+        buffer: scores by grid cell; only the official variant looks at it.
+        cells: (S,) grid cell of every token, [CLS] being -1.
+    """
+
+    removals: dict[int, int]
+    buffer: ScoreBuffer
+    cells: Tensor
+
+
+@register("ficoco_v")
+@dataclass(frozen=True)
+class FiCoCoV(Encoder):
+    """Filter, correlate and compress in the upper half of the vision tower, one tile at a time.
+
+    Args:
+        keep: visual tokens left per image, shared evenly by its tiles; or a fraction in (0, 1] of each tile's tokens.
+            The number removed per block follows from it, as even as possible.
+        positions: only "renumbered": merged tokens stand nowhere special.
+        r: tokens removed per block instead of `keep`; the release has 42, which leaves 114 of 576 in a tower of 24.
+        control_encoding_layer: blocks above it compress; None: the upper half of the tower (11 of 24 as released), and
+            more blocks if `keep` cannot be reached by halving there.
+        beta: weight of the [CLS] similarity against redundancy.
+        window: side of the windows of the patch grid in which the most redundant token is penalised.
+        penalty: factor that makes its score smaller.
+        quantile: of a row of logits, above which tokens are correlated.
+        variant: "official" or "clean", see the first lines of this file.
+        shared: a `ScoreBuffer` to be used for all images in turn, as the released process does; None: a fresh one per
+            tile, which equals the release on its first image.
+
+    Raises:
+        ConfigurationError: the tower has too few blocks to reach `keep` by halving (on use).
+        UnsupportedModel: the tower has no [CLS] token (on use).
+    """
+
+    r: int | None = option(None, low=0)
+    control_encoding_layer: int | None = option(None, low=-1)
+    beta: float = option(0.35, low=0)
+    window: int = option(2, low=1)
+    penalty: float = option(2.0, low=1)
+    quantile: float = option(0.998, low=0)
+    variant: str = option(OFFICIAL, choices=(OFFICIAL, CLEAN))
+    shared: ScoreBuffer | None = private(None)
+
+    paper: ClassVar[str] = "arXiv:2411.17686"
+    needs_cls: ClassVar[bool] = True
+    alone: ClassVar[str] = ONE_TILE
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "released": {"r": 42},
+        **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
+        "320": {"keep": 1 / 9},  # LLaVA-NeXT: 64 of each tile's 576, hence 320 for five tiles
+    }
+
+    def problems(self) -> list[str]:
+        problems = []
+        if self.positions != RENUMBERED:
+            problems.append("positions='original' is not possible: merged tokens stand nowhere. Use 'renumbered'.")
+        for name in ("beta", "quantile"):
+            if getattr(self, name) > 1:
+                problems.append(f"{name}={getattr(self, name)!r} is too large: it lies in [0, 1].")
+        return problems
+
+    def n_kept(self, n_visual: int, n_tiles: int = 1) -> int | None:
+        if self.r is not None or (n_tiles > 1 and isinstance(self.keep, float)):
+            return None
+        asked = self.asked(n_visual)
+        return asked if asked == n_visual else max(1, asked // n_tiles) * n_tiles
+
+    def encoder_layers(self, tower: TowerInfo) -> tuple[int, ...]:
+        return tuple(self._removals(tower))
+
+    def begin(self, tower: TowerInfo) -> Compression:
+        if self.shared is not None and self.shared.side != tower.side:
+            raise ConfigurationError(
+                f"The shared score buffer has a grid of {self.shared.side}, the tower one of {tower.side}: "
+                f"give ScoreBuffer({tower.side})."
+            )
+        buffer = ScoreBuffer(tower.side, tower.device) if self.shared is None else self.shared
+        return Compression(self._removals(tower), buffer, torch.arange(-1, len(buffer.cells), device=tower.device))
+
+    def merge(self, memory: Compression, layer: TowerLayer, hidden: Tensor) -> Tensor:
+        logits = mean_logits(layer.queries()[0].float() * layer.scaling, layer.keys()[0], layer.heads)
+        r, tokens = memory.removals[layer.number], hidden[0]
+        if self.variant == OFFICIAL:
+            filtered = filter_tokens(logits, r, memory.buffer, self.beta, self.window, self.penalty)
+            memory.cells = memory.cells[filtered.left]
+            return compress(tokens, filtered, *correlate(logits, filtered.removed, self.quantile))[None]
+        side = memory.buffer.side
+        filtered = filter_clean(logits, r, memory.cells[1:], side, self.beta, self.window, self.penalty)
+        memory.cells = memory.cells[filtered.left]
+        return compress_clean(tokens, logits, filtered, self.quantile)[None]
+
+    def select_image(self, image: ImageState) -> Kept:
+        memories = image.memory if isinstance(image.memory, list) else [image.memory]
+        cells = torch.stack([memory.cells[1 : 1 + image.tiles.features.shape[1]] for memory in memories])
+        first = (len(memories[0].buffer.cells) * torch.arange(len(cells), device=cells.device))[:, None]
+        sources = torch.where(cells < 0, cells, first + cells)
+        return Kept(values=image.tiles.features.flatten(0, 1), sources=sources.flatten())
+
+    def _removals(self, tower: TowerInfo) -> dict[int, int]:
+        """Tokens to remove, by block. A block never removes more than half: targets could not be told apart."""
+        n = tower.side[0] * tower.side[1]
+        start = self.control_encoding_layer
+        first = tower.n_layers // 2 if start is None else start + 1
+        if self.r is not None:
+            schedule = limited([self.r] * max(tower.feature_layer + 1 - first, 0), n, 0)
+        else:
+            keep = max(1, int(n * self.keep) if isinstance(self.keep, float) else self.keep // tower.tiles_per_image)
+            schedule = exact_schedule(tower.feature_layer + 1 - first, n, max(n - keep, 0), 0)
+            while schedule is None and start is None and first > 0:
+                first -= 1
+                schedule = exact_schedule(tower.feature_layer + 1 - first, n, n - keep, 0)
+            if schedule is None:
+                raise ConfigurationError(
+                    f"keep={keep} of {n} tokens per tile cannot be reached in {tower.feature_layer + 1 - first} layers "
+                    "of the vision tower, of which each removes at most half: give a larger keep or a smaller "
+                    "control_encoding_layer."
+                )
+        removals = {first + layer: r for layer, r in enumerate(schedule) if r > 0}
+        if self.shared is not None and schedule:  # later blocks change nothing but the scores for the next image
+            removals.update(dict.fromkeys(range(tower.feature_layer + 1, tower.n_layers), schedule[-1]))
+        return removals
 
 
 def mean_logits(query: Tensor, key: Tensor, n_heads: int) -> Tensor:

@@ -10,17 +10,110 @@ are cast to half); ties broken by the lower index.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from llava.errors import ConfigurationError
+from llava.reduction.base import RENUMBERED
+from llava.reduction.checks import option
+from llava.reduction.image import BeforeLLM, ImageState, Kept, TowerLayer
 from llava.reduction.ranking import best_first, best_mask, share
-from llava.reduction.tiles import image_mask, on_canvas, unpadded
+from llava.reduction.registry import register
+from llava.reduction.tiles import image_mask, in_place, on_canvas, unpadded
 
 SUM_EPS = 1e-8
 NORM_EPS = 1e-12
 OFFICIAL, CLEAN = "official", "clean"
 EXACT = "exact"
+
+
+@register("globalcom2")
+@dataclass(frozen=True)
+class GlobalCom2(BeforeLLM):
+    """Compress the crops of a tiled image under the thumbnail's command.
+
+    Args:
+        keep: fraction R in (0, 1] of every tile's tokens; or a count of tokens of all tiles together.
+        positions: see `BeforeLLM`; "original" needs variant "clean".
+        tau: temperature of the crops' shares, in sums of logits.
+        layer: block of the vision tower whose [CLS] logits are read, 0-based or from the end.
+        variant: "official": as `deliver_crops` says; an image without crops is not pruned, and models that know none
+            are refused. "clean": thumbnail and crops in the order of the unpruned model, newlines where it has them;
+            without crops the whole image is treated as the thumbnail.
+        budget: "official": counts are truncated tile by tile, and newlines come on top; "exact": `keep` tokens go on,
+            newlines included.
+
+    Raises:
+        ConfigurationError: budget "exact" is smaller than the number of newlines (on use).
+        UnsupportedModel: the tower has no [CLS] token, or the model does not cut images into tiles (on use).
+    """
+
+    keep: int | float = 0.25
+    tau: float = option(10.0, low=1e-3)
+    layer: int = -1
+    variant: str = option(OFFICIAL, choices=(OFFICIAL, CLEAN))
+    budget: str = option(OFFICIAL, choices=(OFFICIAL, EXACT))
+
+    paper: ClassVar[str] = "arXiv:2501.05179"
+    needs_cls: ClassVar[bool] = True
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"320": {"keep": 1 / 9}, "25%": {"keep": 0.25}}
+
+    def problems(self) -> list[str]:
+        if self.positions == RENUMBERED or self.variant == CLEAN:
+            return []
+        return ["positions='original' needs variant='clean': the official variant moves tokens about."]
+
+    @property
+    def needs_tiles(self) -> bool:
+        """Whether the method has nothing to do in models that do not cut images into tiles."""
+        return self.variant == OFFICIAL
+
+    @property
+    def tower_layers(self) -> tuple[int | None, ...]:
+        return (self.layer,)
+
+    def n_kept(self, n_visual: int, n_tiles: int = 1) -> int | None:
+        asked = self.asked(n_visual)
+        known = asked == n_visual or self.budget == EXACT or (n_tiles == 1 and self.variant == CLEAN)
+        return asked if known else None
+
+    def select_image(self, image: ImageState) -> Kept:
+        logits, tiles = cls_logits(image.layer(self.layer)), image.tiles
+        n = logits.numel()
+        ratio = self.keep if isinstance(self.keep, float) else min(1.0, self.keep / n)
+        if tiles.grid is None:
+            everything = torch.ones_like(logits, dtype=torch.bool)
+            kept = everything if self.variant == OFFICIAL else best_mask(logits, min(self.asked(image.n_visual), n))
+            return in_place(image, kept, newlines=self.variant == OFFICIAL)
+        total = self._tokens(image) if self.budget == EXACT else None
+        choice = select_tokens(logits, tiles.size, tiles.grid, tiles.side, ratio=ratio, tau=self.tau, total=total)
+        if self.variant == CLEAN:
+            thumbnail = torch.zeros_like(choice.crops[:1]).index_fill_(1, choice.thumbnail, True)
+            return in_place(image, torch.cat([thumbnail, choice.crops]), newlines=True)
+        order = deliver_crops(choice.crops, tiles.size, tiles.grid, tiles.side)
+        sources = torch.cat([choice.thumbnail, torch.where(order < 0, order, logits.shape[1] + order)])
+        rows, newline = tiles.features.flatten(0, 1)[sources.clamp_min(0)], tiles.newline.to(tiles.features)
+        return Kept(values=torch.where((sources < 0)[:, None], newline, rows), sources=sources)
+
+    def _tokens(self, image: ImageState) -> int:
+        """What an exact budget leaves for tokens after the newlines."""
+        asked, tiles = self.asked(image.n_visual), image.tiles
+        shown = int((tiles.source >= 0).sum())
+        newlines = tiles.grid[0] * tiles.side[0] if self.variant == OFFICIAL else image.n_visual - shown
+        if asked < newlines:
+            raise ConfigurationError(
+                f"keep={self.keep} with budget='exact' is less than the {newlines} newline tokens of an image: give at "
+                f"least keep={newlines}, or budget='official', which does not count them."
+            )
+        return min(asked - newlines, shown)
+
+
+def cls_logits(layer: TowerLayer) -> Tensor:
+    """[CLS] logits to the patches before the softmax, mean over heads: (T, N) float32."""
+    query = layer.query[:, :, :1].float() * layer.scaling
+    return (query @ layer.key.float().transpose(-1, -2)).mean(1)[:, 0, 1:]
 
 
 def crop_ratios(
@@ -129,33 +222,26 @@ def select_tokens(
     return Choice(best_first(logits[0], n_thumbnail), best_mask(scores, quota), quota)
 
 
-def deliver_crops(
-    kept: Tensor, size: tuple[int, int], grid: tuple[int, int], side: tuple[int, int], variant: str = OFFICIAL
-) -> Tensor:
-    """The order in which kept tokens of the crops and the newline tokens reach the language model.
+def deliver_crops(kept: Tensor, size: tuple[int, int], grid: tuple[int, int], side: tuple[int, int]) -> Tensor:
+    """The order in which kept tokens of the crops and the newlines reach the language model, as released.
+
+    A token is written at its number among its crop's un-padded tokens, so with padding rows shift or shear against
+    other crops; every row of the canvas ends with a newline, rows of padding too.
 
     Args:
         kept: (crops, h * w) bool.
         size, grid, side: see `select_tokens`.
-        variant: "official" writes a token at its number among the crop's un-padded tokens, so with padding rows shift
-            or shear against other crops, and ends every row of the canvas with a newline; "clean" leaves every token in
-            its place and ends the rows that show the image.
 
     Returns:
         (M,) of crop * h * w + token, or -1 for a newline.
     """
     rows, columns = on_canvas(grid, side, kept.device)
     width = grid[1] * side[1]
-    first, last = 0, grid[0] * side[0]
-    if variant == OFFICIAL:
-        shown = image_mask(size, grid, side, kept.device)
-        number = shown.cumsum(1) - 1
-        rows = rows[:, :1] + number // side[1]
-        columns = columns[:, :1] + number % side[1]
-    else:
-        first, last, _, _ = unpadded(size, (last, width))
+    number = image_mask(size, grid, side, kept.device).cumsum(1) - 1
+    rows = rows[:, :1] + number // side[1]
+    columns = columns[:, :1] + number % side[1]
     place = (rows * (width + 1) + columns)[kept]
-    line_ends = torch.arange(first, last, device=kept.device) * (width + 1) + width
+    line_ends = torch.arange(grid[0] * side[0], device=kept.device) * (width + 1) + width
     tokens = kept.flatten().nonzero().squeeze(1)
     order = torch.cat([place, line_ends]).argsort()
     return torch.cat([tokens, torch.full_like(line_ends, -1)])[order]

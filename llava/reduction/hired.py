@@ -8,13 +8,84 @@ from the model, no voters (alpha = 1) means equal shares, ties broken by the low
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
+from llava.reduction.checks import option
+from llava.reduction.image import BeforeLLM, ImageState, Kept
 from llava.reduction.ranking import best_mask, share
+from llava.reduction.registry import register
+from llava.reduction.tiles import in_place, shown_tokens
 
 OFFICIAL, EXACT = "official", "exact"
 BANDS, SPATIAL = "bands", "spatial"
+
+
+@register("hired")
+@dataclass(frozen=True)
+class HiRED(BeforeLLM):
+    """Select by late [CLS] attention; with tiles, after sharing the budget by early [CLS] attention.
+
+    Args:
+        keep: visual tokens left per image, all tiles together; or a fraction in (0, 1] of all its tiles' tokens.
+        positions: see `BeforeLLM`.
+        alpha: share of the thumbnail in the budget, in [0, 1]; no effect without crops.
+        allocation_layer: block of the vision tower whose attention shares the budget among crops, 0-based.
+        layer: block whose attention chooses; None: the one that feeds the projector.
+        allocation: which part of the thumbnail votes for a crop: "bands", consecutive raster ranges as released, or
+            "spatial", the region the crop shows.
+        budget: matters for tiles only. "official": quotas are truncated, and tokens chosen at padding vanish, so fewer
+            than `keep` go on; "exact": padding is left out and every token of the budget used.
+
+    Newlines of tiled models do not go on, as released.
+
+    Raises:
+        UnsupportedModel: the tower has no [CLS] token (on use).
+    """
+
+    alpha: float = option(0.5, low=0)
+    allocation_layer: int = 0
+    layer: int | None = None
+    allocation: str = option(BANDS, choices=(BANDS, SPATIAL))
+    budget: str = option(OFFICIAL, choices=(OFFICIAL, EXACT))
+
+    paper: ClassVar[str] = "arXiv:2408.10945"
+    needs_cls: ClassVar[bool] = True
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
+        "320": {"keep": 1 / 9},  # LLaVA-NeXT: of 2880 in five tiles
+    }
+
+    def problems(self) -> list[str]:
+        return [f"alpha={self.alpha!r} is too large: it is a share in [0, 1], e.g. alpha=0.5."] * (self.alpha > 1)
+
+    @property
+    def tower_layers(self) -> tuple[int | None, ...]:
+        return (self.allocation_layer, self.layer)
+
+    def n_kept(self, n_visual: int, n_tiles: int = 1) -> int | None:
+        known = n_tiles == 1 or (self.budget == EXACT and not isinstance(self.keep, float))
+        return self.asked(n_visual) if known else None
+
+    def select_image(self, image: ImageState) -> Kept:
+        tiles = image.tiles
+        n = tiles.features.shape[:2].numel()
+        shown = shown_tokens(image) if self.budget == EXACT else None
+        mask = select_tokens(
+            image.layer(self.layer).cls_attention(),
+            image.layer(self.allocation_layer).cls_attention()[0],
+            total=max(1, int(n * self.keep)) if isinstance(self.keep, float) else min(self.keep, n),
+            grid=tiles.grid or (0, 0),
+            side=tiles.side,
+            alpha=self.alpha,
+            allocation=self.allocation,
+            budget=self.budget,
+            shown=None if shown is None else shown[1:],
+        )
+        return in_place(image, mask)
 
 
 def select_tokens(

@@ -9,14 +9,126 @@ there); fewer than 32 other tokens are all neighbours; ties broken by the lower 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
+from llava.reduction.base import RENUMBERED
+from llava.reduction.checks import option
+from llava.reduction.image import TOWER, BeforeLLM, ImageState, Kept
 from llava.reduction.ranking import best_first
+from llava.reduction.registry import register
 from llava.reduction.tensors import to_device
+from llava.reduction.tiles import quotas
 
+OFFICIAL, EXACT = "official", "exact"
 NORM_EPS = 1e-12
 ADAPTIVE_GRID_SHARE = 3  # PruMerge+ samples the grid three times as densely as there are outliers
+
+
+@register("prumerge")
+@dataclass(frozen=True)
+class PruMerge(BeforeLLM):
+    """Merge into the patches with outlying [CLS] attention, before the projector.
+
+    Tokens go on in descending order of attention, the extra token last; with crops tile by tile, thumbnail first, all
+    of every tile, without newlines.
+
+    Args:
+        keep: None as in the paper: every tile keeps as many as it has outliers. Otherwise a fixed number of visual
+            tokens per image, shared evenly by its tiles; or a fraction in (0, 1] of each tile's tokens.
+        positions: only "renumbered": merged tokens stand nowhere special.
+        neighbours: tokens each centre absorbs.
+        factor: interquartile ranges above the third quartile that make an outlier.
+        layer: block of the vision tower whose queries and keys are read, 0-based or from the end.
+        budget: of a fixed number. "official": that many centres, and the extra token on top; "exact": with it.
+
+    Raises:
+        UnsupportedModel: the tower has no [CLS] token (on use).
+    """
+
+    keep: int | float | None = None
+    neighbours: int = option(32, low=0)
+    factor: float = option(1.5, low=0)
+    layer: int = -1
+    budget: str = option(OFFICIAL, choices=(OFFICIAL, EXACT))
+
+    paper: ClassVar[str] = "arXiv:2403.15388"
+    needs_cls: ClassVar[bool] = True
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "adaptive": {"keep": None},
+        **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
+        "320": {"keep": 1 / 9},  # LLaVA-NeXT: 64 centres of each tile's 576
+    }
+
+    def problems(self) -> list[str]:
+        if self.positions == RENUMBERED:
+            return []
+        return ["positions='original' is not possible: merged tokens stand nowhere. Use 'renumbered'."]
+
+    @property
+    def tower_layers(self) -> tuple[int | None, ...]:
+        return (self.layer,)
+
+    def asked(self, n_visual: int) -> int:
+        return n_visual if self.keep is None else super().asked(n_visual)
+
+    def n_kept(self, n_visual: int, n_tiles: int = 1) -> int | None:
+        if self.keep is None or (n_tiles > 1 and isinstance(self.keep, float)):
+            return None
+        return min(n_visual, sum(self._delivered(count) for count in quotas(self.keep, n_tiles, n_visual)))
+
+    def select_image(self, image: ImageState) -> Kept:
+        layer = image.layer(self.layer)
+        keys, features = layer.keys(), image.tiles.tower[:, 1:]  # (T, 1 + N, C), (T, N, C)
+        scores = cls_scores(layer.queries()[:, 0], keys)  # (T, N)
+        if self.keep is None:  # one wait: how many tokens go on has to be known
+            counts = count_outliers(scores, self.factor).clamp_min(1).tolist()
+        else:
+            counts = quotas(self.keep, *scores.shape)
+        merged, sources, nowhere = [], [], to_device([-1], scores.device)
+        for tile, count in enumerate(counts):
+            if self._delivered(count):
+                centres = self._centres(scores[tile], count)
+                merged.append(merge(features[tile], scores[tile], keys[tile, 1:], centres, self.neighbours))
+                sources += [tile * scores.shape[1] + centres, nowhere]
+        return Kept(values=torch.cat(merged), space=TOWER, sources=torch.cat(sources))
+
+    def _delivered(self, count: int) -> int:
+        """Tokens of a tile that go on when `count` are asked."""
+        return count + (self.budget == OFFICIAL)
+
+    def _centres(self, scores: Tensor, count: int) -> Tensor:
+        """Centres of one tile: as many as there are outliers, or what a fixed `count` of tokens allows."""
+        adaptive = self.keep is None or self.budget == OFFICIAL
+        return best_first(scores, count if adaptive else count - 1)
+
+
+@register("prumerge_plus")
+@dataclass(frozen=True)
+class PruMergePlus(PruMerge):
+    """PruMerge with the points of a uniform grid as further centres.
+
+    Args:
+        keep: see `PruMerge`. A fixed number is divided by two: as many outliers as points of the grid.
+        budget: of a fixed number. "official": the extra token comes on top, and a patch that is both an outlier and a
+            point of the grid goes on twice, as released; "exact": no patch twice, exactly `keep` tokens.
+        positions, neighbours, factor, layer: see `PruMerge`.
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = PruMerge.presets
+
+    def _delivered(self, count: int) -> int:
+        return 2 * max(1, count // 2) + 1 if self.budget == OFFICIAL else count
+
+    def _centres(self, scores: Tensor, count: int) -> Tensor:
+        if self.keep is None:
+            return add_adaptive_grid(scores, count)
+        if self.budget == OFFICIAL:
+            return add_fixed_grid(scores, max(1, count // 2))
+        return add_distinct_grid(scores, (count - 1) // 2, count - 1 - (count - 1) // 2)
 
 
 def cls_scores(query_cls: Tensor, keys: Tensor) -> Tensor:
@@ -38,11 +150,6 @@ def count_outliers(scores: Tensor, factor: float = 1.5) -> Tensor:
     scores = scores.float()
     low, high = (scores.quantile(q, dim=-1, keepdim=True) for q in (0.25, 0.75))
     return (scores > high + factor * (high - low)).sum(-1)
-
-
-def choose_centres(scores: Tensor, n_outliers: int) -> Tensor:
-    """PruMerge's centres: the most attended patches, in descending order of attention."""
-    return best_first(scores, n_outliers)
 
 
 def add_adaptive_grid(scores: Tensor, n_outliers: int) -> Tensor:

@@ -7,6 +7,8 @@ make a canvas of (rows * h, columns * w) tokens.
 import torch
 from torch import Tensor
 
+from llava.reduction.image import ImageState, Kept
+
 
 def on_canvas(
     grid: tuple[int, int], side: tuple[int, int], device: torch.device | None = None
@@ -57,3 +59,54 @@ def reading_order(kept: Tensor, grid: tuple[int, int], side: tuple[int, int]) ->
     """Kept tokens of all crops as the canvas is read: (crops, h * w) bool -> (K,) of crop * h * w + token."""
     number = torch.arange(kept.numel(), device=kept.device).view_as(kept)
     return stitch(number, grid, side)[stitch(kept, grid, side)]
+
+
+def quotas(keep: int | float, n_tiles: int, n: int) -> list[int]:
+    """Tokens each tile keeps.
+
+    Args:
+        keep: count per image, shared evenly by its tiles, the first ones taking the rest; or a fraction of each tile.
+        n_tiles: tiles of the image, thumbnail included.
+        n: tokens of a tile.
+    """
+    if isinstance(keep, float):
+        return [max(1, int(n * keep))] * n_tiles
+    share, rest = divmod(min(keep, n_tiles * n), n_tiles)
+    return [share + (tile < rest) for tile in range(n_tiles)]
+
+
+def shown_tokens(image: ImageState) -> Tensor:
+    """(T, N) bool, True at the tokens of the tiles that the unpruned model would get, i.e. not at padding."""
+    n_tiles, n = image.tiles.features.shape[:2]
+    if image.tiles.source is None:
+        return torch.ones(n_tiles, n, dtype=torch.bool, device=image.features.device)
+    # Newlines (-1) fall on one more cell, which is cut off.
+    cells = torch.zeros(n_tiles * n + 1, dtype=torch.bool, device=image.features.device)
+    return cells.index_fill_(0, image.tiles.source, True)[:-1].view(n_tiles, n)
+
+
+def in_place(image: ImageState, kept: Tensor, newlines: bool = False) -> Kept:
+    """Let kept tokens go on where the unpruned model has them.
+
+    Args:
+        kept: (T, N) bool; tokens at padding go all the same.
+        newlines: whether the tokens that end rows go on too.
+    """
+    source, kept = image.tiles.source, kept.flatten()
+    if source is None:
+        return Kept(indices=kept.nonzero().squeeze(1))
+    chosen = torch.where(source < 0, newlines, kept[source.clamp_min(0)])
+    return Kept(indices=chosen.nonzero().squeeze(1))
+
+
+def as_canvas(image: ImageState, kept: Tensor) -> Kept:
+    """Let kept tokens go on thumbnail first, then row by row over the canvas, padding included, no newlines.
+
+    Args:
+        kept: (T, N) bool.
+    """
+    if image.tiles.grid is None:
+        return in_place(image, kept)
+    n = kept.shape[1]
+    sources = torch.cat([kept[0].nonzero().squeeze(1), n + reading_order(kept[1:], image.tiles.grid, image.tiles.side)])
+    return Kept(values=image.tiles.features.flatten(0, 1)[sources], sources=sources)

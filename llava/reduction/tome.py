@@ -9,9 +9,131 @@ lower index.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from llava.errors import ConfigurationError
+from llava.reduction.base import RENUMBERED
+from llava.reduction.checks import option
+from llava.reduction.image import ONE_IMAGE, Encoder, ImageState, Kept, TowerInfo, TowerLayer
+from llava.reduction.registry import register
+
+OFFICIAL, SPATIAL = "official", "spatial"
+
+
+@dataclass
+class Merging:
+    """What ToMe remembers during one pass of the tower: T tiles of S tokens.
+
+    Args:
+        removals: tokens to remove, by block.
+        class_token: whether position 0 is [CLS].
+        n_patches: patches of a tile, before any merge.
+        sizes: (T, S, 1) patches each token stands for; None before the first merge.
+        places: (T, S, 1) mean number of those patches.
+        sources: (T, S) the one of them that stayed in its place, [CLS] being -1.
+    """
+
+    removals: dict[int, int]
+    class_token: bool
+    n_patches: int
+    sizes: Tensor | None = None
+    places: Tensor | None = None
+    sources: Tensor | None = None
+
+
+@register("tome")
+@dataclass(frozen=True)
+class ToMe(Encoder):
+    """Merge pairs of tokens with similar keys in every block of the vision tower that counts for the language model.
+
+    Args:
+        keep: visual tokens left per image, shared evenly by its tiles; or a fraction in (0, 1] of each tile's tokens.
+            The number removed per block follows from it, as even as possible.
+        positions: only "renumbered": merged tokens stand nowhere special.
+        r: tokens removed per block, instead of `keep`; limited to half of the tokens.
+        inflect: how r changes from block to block, in [-1, 1]: 0 constant; -1 falling from 2 r to 0; 1 rising.
+        prop_attn: whether attention weighs every token by the patches it stands for. Needs the sdpa or eager kernel.
+        order: "official": the order merging leaves, which is scrambled; "spatial": by the mean place of a token's
+            patches.
+
+    Raises:
+        ConfigurationError: the tower has too few blocks to reach `keep` by halving (on use).
+        UnsupportedModel: the tower is no plain vision transformer (on use).
+    """
+
+    r: int | None = option(None, low=0)
+    inflect: float = option(0.0, low=-1)
+    prop_attn: bool = True
+    order: str = option(OFFICIAL, choices=(OFFICIAL, SPATIAL))
+
+    paper: ClassVar[str] = "arXiv:2210.09461"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
+        "320": {"keep": 1 / 9},  # LLaVA-NeXT: 64 of each tile's 576, hence 320 for five tiles
+    }
+
+    def problems(self) -> list[str]:
+        problems = []
+        if self.positions != RENUMBERED:
+            problems.append("positions='original' is not possible: merged tokens stand nowhere. Use 'renumbered'.")
+        if self.inflect > 1:
+            problems.append(f"inflect={self.inflect!r} is too large: it lies in [-1, 1].")
+        return problems
+
+    @property
+    def alone(self) -> str:
+        """A count is shared by the tiles of one image, so images are encoded one at a time."""
+        return "" if self.r is not None or isinstance(self.keep, float) else ONE_IMAGE
+
+    def n_kept(self, n_visual: int, n_tiles: int = 1) -> int | None:
+        if self.r is not None or (n_tiles > 1 and isinstance(self.keep, float)):
+            return None
+        asked = self.asked(n_visual)
+        return asked if asked == n_visual else max(1, asked // n_tiles) * n_tiles
+
+    def encoder_layers(self, tower: TowerInfo) -> tuple[int, ...]:
+        return tuple(range(tower.feature_layer + 1))
+
+    def begin(self, tower: TowerInfo) -> Merging:
+        n, blocks = tower.side[0] * tower.side[1], len(self.encoder_layers(tower))
+        length = n + tower.has_cls
+        if self.r is not None:
+            removals = limited(parse_schedule(blocks, (self.r, float(self.inflect))), length, int(tower.has_cls))
+        else:
+            keep = max(1, int(n * self.keep) if isinstance(self.keep, float) else self.keep // tower.tiles_per_image)
+            removals = reach(keep, n, blocks, int(tower.has_cls))
+        return Merging(dict(enumerate(removals)), tower.has_cls, n)
+
+    def merge(self, memory: Merging, layer: TowerLayer, hidden: Tensor) -> Tensor:
+        if memory.places is None:
+            numbers = torch.arange(hidden.shape[1], device=hidden.device) - int(memory.class_token)
+            memory.sources = numbers.expand(len(hidden), -1)
+            memory.places = memory.sources[..., None].float()
+        metric, r = layer.key.mean(1), memory.removals[layer.number]
+        merged, sizes, group = match_and_merge(metric, hidden, memory.sizes, r, memory.class_token)
+        if group is not None:
+            before = torch.ones_like(memory.places) if memory.sizes is None else memory.sizes.float()
+            memory.places = _sum_groups(memory.places * before, group, merged.shape[1]) / sizes.float()
+            memory.sizes = sizes
+            memory.sources = _stayed(memory.sources, group, merged.shape[1])
+        return merged
+
+    def key_bias(self, memory: Merging) -> Tensor | None:
+        return None if memory.sizes is None or not self.prop_attn else memory.sizes[..., 0].log()
+
+    def select_image(self, image: ImageState) -> Kept:
+        features, memory = image.tiles.features, image.memory  # (T, K, D)
+        own = (image.rows, slice(int(memory.class_token), None))
+        sources = memory.sources[own]
+        if self.order == SPATIAL:
+            order = memory.places[own].argsort(dim=1, stable=True)
+            features, sources = features.gather(1, order.expand_as(features)), sources.gather(1, order[..., 0])
+        n = (memory.n_patches * torch.arange(len(features), device=features.device))[:, None]
+        return Kept(values=features.flatten(0, 1), sources=(n + sources).flatten())
 
 
 def parse_schedule(n_layers: int, r: int | Sequence[int] | tuple[int, float]) -> list[int]:
@@ -52,12 +174,30 @@ def exact_schedule(n_layers: int, length: int, remove: int, protected: int = 1) 
     Returns:
         L numbers, or None if even halving in every layer does not remove so many.
     """
-    for level in range(length + 1):
+    if n_layers < 1:
+        return None if remove else []
+    for level in range(remove // n_layers, length + 1):
         schedule = limited([level] * n_layers, length, protected)
         surplus = sum(schedule) - remove
         if surplus >= 0:
             return [r - (layer >= n_layers - surplus) for layer, r in enumerate(schedule)]
     return None
+
+
+def reach(keep: int, n: int, n_layers: int, protected: int = 1) -> list[int]:
+    """The exact schedule that leaves `keep` of n patches.
+
+    Raises:
+        ConfigurationError: even halving in every layer leaves more.
+    """
+    schedule = exact_schedule(n_layers, n + protected, max(n - keep, 0), protected)
+    if schedule is None:
+        least = n - sum(limited([n] * n_layers, n + protected, protected))
+        raise ConfigurationError(
+            f"keep={keep} of {n} tokens per tile cannot be reached in {n_layers} layers of the vision tower, of which "
+            f"each removes at most half: give at least keep={least}."
+        )
+    return schedule
 
 
 def match_and_merge(
@@ -104,6 +244,14 @@ def match_and_merge(
     length = tokens.shape[1] - r
     mass = _sum_groups(sizes, group, length)
     return _sum_groups(tokens * sizes, group, length) / mass, mass, group
+
+
+def _stayed(numbers: Tensor, group: Tensor, length: int) -> Tensor:
+    """The number of each new token's own position: odd ones take others in, even ones are merged or stay alone."""
+    out = numbers.new_empty(len(numbers), length)
+    for parity in (0, 1):
+        out.scatter_(1, group[:, parity::2], numbers[:, parity::2])
+    return out
 
 
 def _sum_groups(values: Tensor, group: Tensor, length: int) -> Tensor:

@@ -40,28 +40,23 @@ FEATURES = torch.tensor([[10.0, 11, 12, 13], [20, 21, 22, 23]])[..., None]
 
 
 @pytest.mark.parametrize(
-    "size, variant, quota, expected",
-    [
-        ((2, 4), "official", [2, 1], [20, -1, 12, 13, -1]),
-        ((2, 2), "official", [1, 0], [13, -1, -1]),
-        ((2, 2), "clean", [1, 0], [-1, 13, -1]),
-    ],
+    "size, quota, expected",
+    [((2, 4), [2, 1], [20, -1, 12, 13, -1]), ((2, 2), [1, 0], [13, -1, -1])],
 )
-def test_example_of_two_crops(size, variant, quota, expected):
+def test_example_of_two_crops(size, quota, expected):
     ratios = crop_ratios(LOGITS[0], (1, 2), (2, 2), 0.5)
     assert torch.allclose(ratios, torch.tensor([0.634262, 0.365738], dtype=torch.float64), atol=1e-6)
     choice = select_tokens(LOGITS, size, (1, 2), (2, 2), ratio=0.5)
     assert choice.thumbnail.tolist() == [2, 0] and choice.quota.tolist() == quota
-    order = deliver_crops(choice.crops, size, (1, 2), (2, 2), variant)
+    order = deliver_crops(choice.crops, size, (1, 2), (2, 2))
     assert rows_of(order, FEATURES, torch.tensor([-1.0])).flatten().tolist() == expected
 
 
-def test_clean_order_ends_only_the_rows_that_show_the_image():
+def test_every_row_of_the_canvas_ends_and_rows_shift_up_into_the_padding():
     kept = image_mask((1, 4), (1, 2), (4, 4))
     assert kept.view(2, 4, 4).all(-1).tolist() == [[False, True, True, False]] * 2
-    order = deliver_crops(kept, (1, 4), (1, 2), (4, 4), "clean")
-    assert order.tolist() == [4, 5, 6, 7, 20, 21, 22, 23, -1, 8, 9, 10, 11, 24, 25, 26, 27, -1]
-    assert (deliver_crops(kept, (1, 4), (1, 2), (4, 4)) == -1).sum() == 4
+    order = deliver_crops(kept, (1, 4), (1, 2), (4, 4))
+    assert order.tolist() == [4, 5, 6, 7, 20, 21, 22, 23, -1, 8, 9, 10, 11, 24, 25, 26, 27, -1, -1, -1]
 
 
 def test_an_image_thinner_than_a_token_has_none():

@@ -7,11 +7,11 @@ from llava.reduction.prumerge import (
     add_adaptive_grid,
     add_distinct_grid,
     add_fixed_grid,
-    choose_centres,
     cls_scores,
     count_outliers,
     merge,
 )
+from llava.reduction.ranking import best_first
 from tests.reduction import recorded
 
 
@@ -20,7 +20,7 @@ def chosen(scores, hyper):
     count = int(count_outliers(scores)) if hyper["adaptive"] else int(n * hyper["ratio"])
     assert count == hyper["K"]
     if hyper["mode"] == "PruMerge":
-        return choose_centres(scores, count)
+        return best_first(scores, count)
     return add_adaptive_grid(scores, count) if hyper["adaptive"] else add_fixed_grid(scores, count)
 
 
@@ -42,7 +42,7 @@ A = torch.tensor([0.02, 0.04, 0.30, 0.03, 0.01, 0.25])
 
 def test_example_of_six_tokens():
     assert count_outliers(A) == 0
-    centres = choose_centres(A, 2)
+    centres = best_first(A, 2)
     assert centres.tolist() == [2, 5]
     expected = torch.tensor([[0.20, 3.16], [5.10, 0.04], [0.21, 0.18]])
     assert torch.allclose(merge(X, A, KEYS, centres, neighbours=2), expected, atol=1e-6)
@@ -105,6 +105,6 @@ def test_equals_slow_version(plus):
     generator = torch.Generator().manual_seed(3)
     x, keys = torch.randn(60, 5, generator=generator), torch.randn(60, 4, generator=generator)
     a = torch.rand(60, generator=generator).softmax(0)
-    centres = add_fixed_grid(a, 15) if plus else choose_centres(a, 15)
+    centres = add_fixed_grid(a, 15) if plus else best_first(a, 15)
     assert (len(centres.unique()) < len(centres)) == plus
     assert torch.allclose(merge(x, a, keys, centres, 7), slow_merge(x, a, keys, centres.tolist(), 7), atol=1e-5)
