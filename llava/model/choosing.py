@@ -15,7 +15,7 @@ from llava.model.families.base import Family
 from llava.model.families.tower import PIXELS
 from llava.model.layout import Layout
 from llava.model.stopwatch import Stopwatch
-from llava.model.vision import TowerReader
+from llava.model.vision import TowerReader, split_features
 from llava.reduction.base import ORIGINAL
 from llava.reduction.image import TOWER, BeforeLLM, Encoder, ImageState, Kept, Tiles
 
@@ -74,20 +74,21 @@ class Choosing:
         Raises:
             BadInput: images and placeholders do not fit, or the method returned something else than a `Kept`.
         """
-        outputs, images = {}, {}
+        outputs, images, places = {}, {}, list(self._images())
         for kind, name in PIXELS.items():
             given = (self.inputs.get(ENCODED) or {}).get(kind)
+            lengths = [n_visual for _, _, n_visual, own, _ in places if own == kind]
             if given is not None:
-                outputs[kind], images[kind] = self._given(given)
+                outputs[kind], images[kind] = self._given(given, lengths, kind)
             elif self.inputs.get(name) is not None:
-                outputs[kind], images[kind] = self.readers[kind].encode(self.inputs, self.tilings[kind])
+                outputs[kind], images[kind] = self.readers[kind].encode(self.inputs, self.tilings[kind], lengths)
         waiting = {kind: iter(states) for kind, states in images.items()}
         seeds = iter(self.layout.seeds(together=False))
         chosen: dict[str, list[tuple[ImageState, Kept]]] = {kind: [] for kind in outputs}
         kept: list[list[Kept]] = [[] for _ in self.layout.visual]
-        for each in self._images():
+        for each in places:
             row, _, n_visual, kind, _ = each
-            image = self._next(waiting, kind, n_visual)
+            image = self._next(waiting, kind)
             whole = self._whole(*each) and image.n_visual == n_visual
             kept[row].append(self._choose(replace(image, seed=next(seeds)), whole))
             chosen[kind].append((image, kept[row][-1]))
@@ -95,7 +96,7 @@ class Choosing:
             raise BadInput("There are more images than places for them in the prompts. Give every image its place.")
         return kept, {kind: self._filled(outputs[kind], chosen[kind]) for kind in outputs}
 
-    def _given(self, output: Any) -> tuple[Any, list[ImageState]]:
+    def _given(self, output: Any, lengths: list[int], kind: str) -> tuple[Any, list[ImageState]]:
         """Images that the caller has encoded already: nothing of the tower can be seen."""
         if self.method.tower_layers or isinstance(self.method, Encoder):
             raise BadInput(
@@ -103,24 +104,18 @@ class Choosing:
                 f"({ENCODED}=). Give pixel_values= instead."
             )
         output = copy.copy(output)
-        states = [ImageState(features, Tiles(features[None])) for features in self.family.features(output)]
-        return output, states
+        own = split_features(self.family.features(output), lengths, kind)
+        return output, [ImageState(features, Tiles(features[None])) for features in own]
 
     def _kind(self, row: int, number: int) -> str:
         ids = self.layout.host_ids[row][self.layout.host_image[row] == number]
         kinds = {getattr(self.model.config, f"{kind}_token_id", None): kind for kind in PIXELS}
         return kinds.get(int(ids[0]), next(iter(PIXELS)))
 
-    def _next(self, waiting: dict[str, Iterator[ImageState]], kind: str, n_visual: int) -> ImageState:
+    def _next(self, waiting: dict[str, Iterator[ImageState]], kind: str) -> ImageState:
         image = next(waiting.get(kind, iter(())), None)
         if image is None:
             raise BadInput(f"The prompts have a place for another {kind}, but no more {kind}s are given.")
-        changed = self.method.resizes or isinstance(self.method, Encoder)
-        if image.n_visual != n_visual and not changed:
-            raise BadInput(
-                f"An {kind} has {image.n_visual} visual tokens, but its place in the prompt has {n_visual} "
-                "placeholders. Make prompt and images with the processor of this model."
-            )
         return image
 
     def _choose(self, image: ImageState, whole: bool) -> Kept:

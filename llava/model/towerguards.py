@@ -37,7 +37,7 @@ def refuse(method: BeforeLLM, model: Any, family: Family, kind: str) -> None:
             f"a LLaVA-NeXT model, or another method: {_methods(lambda cls: not getattr(cls, 'needs_tiles', False))}."
         )
     merges = isinstance(method, Encoder)
-    if (method.tower_layers or merges) and (not blocks or feature_block is None):
+    if (method.tower_layers or merges) and not (family.token_by_token and blocks and feature_block is not None):
         raise UnsupportedModel(
             f"Method {method.name!r} looks into the blocks of the vision tower, which cannot be done in {name}. "
             f"Methods that do not: {_methods(_stays_outside)}."
@@ -47,7 +47,7 @@ def refuse(method: BeforeLLM, model: Any, family: Family, kind: str) -> None:
             f"Method {method.name!r} merges in the blocks of the vision tower; those of {name} "
             f"({type(blocks[0]).__name__}) are built in another way. Methods that do not: {_methods(_stays_outside)}."
         )
-    if method.resizes and (family.tiled or not _interpolates(tower)):
+    if method.resizes and (family.tiled or not family.token_by_token or not _interpolates(tower)):
         raise UnsupportedModel(
             f"Method {method.name!r} gives the vision tower a smaller image, which that of {name} cannot take. Make "
             "images smaller before they reach the processor, or use a model with one tile per image and a CLIP tower."

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llava.errors import UnsupportedModel
+from llava.errors import BadInput, UnsupportedModel
 from llava.model import towerguards
 from llava.model.families.base import Family
 from llava.model.families.tower import IMAGE, Tiling
@@ -88,27 +88,35 @@ class TowerReader:
         self.read = self._blocks_read()
         self.run = Run(None)
 
-    def encode(self, inputs: dict[str, Any], tilings: Sequence[Tiling] | None) -> tuple[Any, list[ImageState]]:
+    def encode(
+        self, inputs: dict[str, Any], tilings: Sequence[Tiling] | None, lengths: Sequence[int]
+    ) -> tuple[Any, list[ImageState]]:
         """Encode all images of a batch.
 
         Args:
             inputs: the model's arguments, images included.
             tilings: how every image was cut into tiles; None: every image is one tile.
+            lengths: visual tokens the prompts have a place for, per image.
 
         Returns:
             What the body's feature function returned, and the state of every image.
+
+        Raises:
+            BadInput: images and places do not fit together.
         """
         if not (self.merges and self.method.alone == ONE_IMAGE):
-            return self._encode(inputs, tilings)
+            return self._encode(inputs, tilings, lengths)
         runs = []
         for number in range(self.family.n_images(inputs, self.kind)):
             own = None if tilings is None else tilings[number : number + 1]
-            runs.append(self._encode(self.family.one_image(inputs, number, self.kind), own))
+            runs.append(self._encode(self.family.one_image(inputs, number, self.kind), own, lengths))
         return runs[0][0], [state for _, states in runs for state in states]
 
     # ------------------------------------------------------------------------------------------------------- one run
 
-    def _encode(self, inputs: dict[str, Any], tilings: Sequence[Tiling] | None) -> tuple[Any, list[ImageState]]:
+    def _encode(
+        self, inputs: dict[str, Any], tilings: Sequence[Tiling] | None, lengths: Sequence[int]
+    ) -> tuple[Any, list[ImageState]]:
         self.run = run = Run(tilings)
         wrappers = Wrappers()
         try:
@@ -117,6 +125,8 @@ class TowerReader:
         finally:
             wrappers.unwrap_all()
         features = self.family.features(output)
+        if not (self.merges or self.method.resizes):
+            features = split_features(features, lengths, self.kind)
         projected = torch.cat(run.projected) if run.projected else None
         layers = {number: _joined(parts) for number, parts in run.blocks.items()}
         states, first = [], 0
@@ -263,6 +273,26 @@ class TowerReader:
 
     def _layer(self, number: int, attention: Attention) -> TowerLayer:
         return TowerLayer(number, attention.query, attention.key, attention.scaling, self.has_cls)
+
+
+def split_features(parts: Sequence[Tensor], lengths: Sequence[int], kind: str) -> list[Tensor]:
+    """The features of every image, from those of a batch in whatever pieces the model makes them.
+
+    Args:
+        parts: (n, D) each, in the order of the prompts.
+        lengths: visual tokens the prompts have a place for, per image.
+        kind: "image" or "video", for the message.
+
+    Raises:
+        BadInput: the sums differ.
+    """
+    given, places = sum(map(len, parts)), sum(lengths)
+    if given != places:
+        raise BadInput(
+            f"The {kind}s have {given} visual tokens, the prompts have places for {places}. Make prompts and {kind}s "
+            "together, with the processor of this model."
+        )
+    return list(torch.cat(list(parts)).split(list(lengths)))
 
 
 def _unread(number: int, hidden: Tensor, has_cls: bool) -> TowerLayer:

@@ -121,8 +121,10 @@ class ImageState:
     @property
     def grid(self) -> tuple[int, int] | None:
         """(rows, columns) in which the L tokens stand; None if they stand in no plain grid."""
-        plain = self.tiles.source is None and len(self.tiles.features) == 1
-        return self.tiles.side if plain else None
+        side = self.tiles.side
+        if side is None or self.tiles.source is not None or side[0] * side[1] != self.n_visual:
+            return None
+        return side
 
     def layer(self, number: int | None) -> TowerLayer:
         """A block of the tower: 0-based, negative from the end, None: the one whose output feeds the projector."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from llava.model.families.tower import TowerAdapter
+
 if TYPE_CHECKING:
     from llava.model.processing import Processor
 
@@ -20,13 +22,22 @@ class Original:
     Args:
         config: configuration object of the model class.
         weights: every weight under the names that `from_pretrained` of the model class reads.
+        names: prefixes (of the loaded model, of the original file), the first that fits counts; for error messages.
     """
 
     config: Any
     weights: Mapping[str, Tensor]
+    names: tuple[tuple[str, str], ...] = ()
+
+    def original_name(self, key: str) -> str:
+        """Return what the original file calls a weight of the loaded model."""
+        for loaded, original in self.names:
+            if key.startswith(loaded):
+                return original + key.removeprefix(loaded)
+        return key
 
 
-class Family:
+class Family(TowerAdapter):
     """Adapter of a model family; the defaults fit most vision-language models of transformers.
 
     A new family is a subclass in its own file, added to `llava.model.families.FAMILIES`. Nothing here imports
@@ -40,6 +51,10 @@ class Family:
     """What it is, with the hub names of typical checkpoints; shown where a checkpoint is of no supported kind."""
     budget_rule: ClassVar[str] = "llava"
     """Whose rule turns the released arguments into a budget (`llava.reduction.released.FAMILIES`)."""
+    inputs: ClassVar[tuple[str, ...]] = ("image", "several images")
+    """What a prompt may hold besides text, in words."""
+    limits: ClassVar[str] = ""
+    """What pruning cannot go beyond, in words; empty if nothing."""
     transformers_class: ClassVar[str] = ""
     """Name of the model class in transformers."""
 
@@ -105,3 +120,7 @@ class Family:
         encoded = (inputs.get("mm_encoder_outputs") or {}).get("image")
         features = getattr(encoded, "pooler_output", None)
         return [len(feature) for feature in features] if isinstance(features, (list, tuple)) else None
+
+    def newlines(self, model: Any, inputs: dict[str, Any]) -> Sequence[Sequence[int]] | None:
+        """Offsets within each image of the batch of visual tokens that only end a row; None where there are none."""
+        return None

@@ -24,6 +24,7 @@ class Llava(Family):
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
     title: ClassVar[str] = "LLaVA-1.5 (llava-hf/llava-1.5-7b-hf)"
     transformers_class: ClassVar[str] = "LlavaForConditionalGeneration"
+    token_by_token: ClassVar[bool] = True
 
     def processor(self, folder: Path, config: Mapping[str, Any], model: Any, tokenizer: Any) -> "LlavaProcessor":
         from llava.model.processing.llava import LlavaProcessor

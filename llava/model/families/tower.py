@@ -44,8 +44,10 @@ class TowerAdapter:
 
     tiled: ClassVar[bool] = False
     """Whether images are cut into a tile that shows the whole and crops."""
+    token_by_token: ClassVar[bool] = False
+    """Whether every token the tower makes of a patch becomes one token of the language model, through the projector."""
     packing: ClassVar[str] = ""
-    """Name of the body's function that lays tiles out in a row (skipped when tokens were merged in the tower)."""
+    """Name of the body's function that makes one row of the tiles (skipped when tokens were merged in the tower)."""
 
     def tower(self, model: Any, kind: str = IMAGE) -> nn.Module | None:
         """The module that encodes pixels; None if the model has none that can be looked into."""
