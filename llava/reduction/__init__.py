@@ -12,13 +12,16 @@ from llava.reduction.globalcom2 import GlobalCom2
 from llava.reduction.groups import Groups
 from llava.reduction.hired import HiRED
 from llava.reduction.image import BeforeLLM, Encoder, ImageState, Kept, TowerInfo, TowerLayer
+from llava.reduction.mustdrop import MustDrop
 from llava.reduction.none import NoReduction
 from llava.reduction.pooling import Pooling
 from llava.reduction.prumerge import PruMerge, PruMergePlus
+from llava.reduction.pyramiddrop import PyramidDrop
 from llava.reduction.random import Random
 from llava.reduction.registry import register
 from llava.reduction.schedule import Schedule
 from llava.reduction.smallimage import SmallerImage
+from llava.reduction.sparsevlm import SparseVLM
 from llava.reduction.tome import ToMe
 from llava.reduction.uniform import Uniform
 from llava.reduction.visionzip import VisionZip
@@ -41,15 +44,18 @@ __all__ = [
     "Kept",
     "LLMStage",
     "LayerState",
+    "MustDrop",
     "NoReduction",
     "Pooling",
     "PruMerge",
     "PruMergePlus",
+    "PyramidDrop",
     "Random",
     "Reduction",
     "Schedule",
     "Selection",
     "SmallerImage",
+    "SparseVLM",
     "ToMe",
     "TowerInfo",
     "TowerLayer",
