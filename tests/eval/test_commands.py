@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from llava.eval import benchmarks
 from llava.eval.__main__ import main
 from tests.eval.small_data import answers_to, read_lines, write_mme, write_pope, write_textvqa
+from tests.eval.small_sets import write
 from tests.model.llava_folder import write_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -99,6 +101,24 @@ def test_all_benchmarks_next_to_the_unpruned_run(workplace, checkpoint, capsys):
     )
     again = capsys.readouterr()
     assert "All 18 answers of this run are there already" in again.err and "random-3" in again.out
+
+
+def test_benchmarks_of_every_kind_run(workplace, checkpoint, capsys):
+    names = ["gqa", "mmbench", "scienceqa", "vqav2", "ocrbench"]
+    for name in names:
+        write(name, workplace / "playground" / "data" / "eval" / benchmarks.get(name).folder / "mini")
+    assert main([*names, "--model-path", str(checkpoint), "--method", "none", "--max-new-tokens", "2"]) == 0
+    found = {record["benchmark"]: record for record in results(workplace / "results").values()}
+    assert set(found) == set(names)
+    assert not any(record["errors"] for record in found.values())
+    assert found["scienceqa"]["samples"] == {**found["scienceqa"]["samples"], "scored": 5, "in_data_set": 5}
+    assert found["vqav2"]["headline"]["value"] is None and "EvalAI" in capsys.readouterr().out
+    assert found["mmbench"]["exported_files"][0].endswith(".xlsx")
+    row = read_lines(Path(found["mmbench"]["answers_file"]))[0]
+    assert row["round_id"] == 0 and row["option_char"] == ["A", "B", "C"]
+    # A part of the questions gives no upload, and says so.
+    assert main(["vqav2", "--model-path", str(checkpoint), "--method", "none", "--limit", "2"]) == 0
+    assert "not written: The upload needs an answer to every question" in capsys.readouterr().err
 
 
 def test_predictions_do_not_depend_on_the_batch(workplace, checkpoint):

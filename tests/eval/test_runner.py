@@ -7,9 +7,13 @@ import pytest
 import torch
 
 from llava.errors import BadInput, LlavaError
+from llava.eval.benchmarks import get
+from llava.eval.generation import answer_batch
 from llava.eval.runner import Interrupted, Settings, plan, run_benchmark
 from tests.eval import fakes
+from tests.eval.fakes import FakeModel, FakeProcessor
 from tests.eval.small_data import read_lines, write_pope
+from tests.eval.small_sets import write_video
 
 
 @pytest.fixture
@@ -183,3 +187,28 @@ def test_exported_files_that_cannot_be_written_do_not_cost_the_run(root, setting
 
 def _answers(record):
     return Path(record["answers_file"])
+
+
+def test_videos_are_opened_by_the_processor_and_bad_ones_recorded(tmp_path):
+    write_video(tmp_path, "mp4")
+    (tmp_path / "mp4" / "video1.mp4").write_bytes(b"cut off")
+
+    class Videos(FakeProcessor):
+        family = "video_llava"
+
+        def prompt(self, text, n_images=1, n_videos=0):
+            assert (n_images, n_videos) == (0, 1)
+            return text
+
+        def open_video(self, path):
+            if path.read_bytes() == b"cut off":
+                raise BadInput(f"{path} is damaged")
+            return path.name
+
+        def __call__(self, prompts, images=None, videos=None):
+            assert images is None and videos == [["video0.mp4"], ["video2.mp4"]]
+            return super().__call__(prompts, [])
+
+    questions = get("tgif_qa").questions(tmp_path)
+    given = answer_batch(FakeModel(), Videos(lambda prompt: prompt[-2]), questions, 4)
+    assert given.texts == ["0", "", "2"] and "damaged" in given.errors[1]

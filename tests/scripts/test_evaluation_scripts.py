@@ -1,7 +1,8 @@
-"""scripts/v1_5/eval: the released interface, short files, mistakes told before a model is loaded."""
+"""Evaluation scripts: released names and arguments, short files, mistakes told before a model is loaded."""
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,26 @@ from tests.model.llava_folder import write_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((REPOSITORY / "scripts" / "v1_5" / "eval").glob("*.sh"))
+ALL = sorted(
+    path
+    for path in (REPOSITORY / "scripts").glob("*/**/*.sh")
+    if path.parts[-2] in ("eval", "qwen2_vl", "minicpm_v", "video_llava")
+)
+RELEASED = {
+    "gqa": "gqa",
+    "mmbench": "mmbench",
+    "mmbench_cn": "mmbench_cn",
+    "sqa": "scienceqa",
+    "vqav2": "vqav2",
+    "vizwiz": "vizwiz",
+    "ocrbench": "ocrbench",
+    "mme": "mme",
+    "pope": "pope",
+    "textvqa": "textvqa",
+    "seed": "seed_bench",
+    "mmvet": "mm_vet",
+}
+"""Released script name -> benchmark."""
 WRITERS = {"pope": ("pope", write_pope), "mme": ("MME", write_mme), "textvqa": ("textvqa", write_textvqa)}
 
 
@@ -27,15 +48,32 @@ def small_data(folder, name):
     write(folder / "playground" / "data" / "eval" / inner / "mini")
 
 
-def test_every_released_name_is_there():
-    assert {"pope", "mme", "textvqa"} <= {script.stem for script in SCRIPTS}
+@pytest.mark.parametrize("folder", ["v1_5/eval", "v1_6/eval"])
+def test_every_released_name_is_there(folder):
+    assert set(RELEASED) <= {script.stem for script in (REPOSITORY / "scripts" / folder).glob("*.sh")}
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_scripts_are_short_and_start(script):
-    assert len(script.read_text().splitlines()) <= 10
-    assert os.access(script, os.X_OK)
-    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+def test_every_family_has_the_same_names():
+    new = set(RELEASED) - {"mme", "pope", "textvqa"}
+    for folder in ("qwen2_vl", "minicpm_v"):
+        assert new <= {script.stem for script in (REPOSITORY / "scripts" / folder).glob("*.sh")}
+    videos = {script.stem for script in (REPOSITORY / "scripts" / "video_llava").glob("*.sh")}
+    assert {"tgif", "msvd", "msrvtt"} <= videos
+
+
+@pytest.mark.parametrize("script", ALL, ids=lambda script: script.relative_to(REPOSITORY / "scripts").as_posix())
+def test_scripts_are_short_and_name_a_benchmark(script):
+    text = script.read_text()
+    assert len(text.splitlines()) <= 10 and os.access(script, os.X_OK)
+    called = re.search(r"evaluate\.sh\" (\w+) ", text)
+    if called:
+        assert called[1] == RELEASED.get(script.stem, f"{script.stem}_qa")
+        assert (script.parent / re.search(r"/((?:\.\./)+evaluate\.sh)", text)[1]).is_file()
+
+
+def test_scripts_are_bash():
+    check = 'for script; do bash -n "$script" || exit 1; done'
+    assert subprocess.run(["bash", "-c", check, "bash", *map(str, ALL)]).returncode == 0
 
 
 @pytest.mark.parametrize(

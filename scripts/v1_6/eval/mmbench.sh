@@ -1,0 +1,4 @@
+#!/usr/bin/env bash
+# MMBench dev (English), circular accuracy, and the Excel upload, with LLaVA-NeXT (1.6): mmbench.sh RATIO MAX_NUM [--options]; the released NeXT rule ignores both and keeps 320
+# CKPT= checkpoint, e.g. liuhaotian/llava-v1.6-vicuna-7b (default: embedded), METHOD= dart (default) or another, none for no pruning. All options: python -m llava.eval --help
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../../evaluate.sh" mmbench "$@"

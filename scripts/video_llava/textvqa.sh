@@ -1,0 +1,4 @@
+#!/usr/bin/env bash
+# TextVQA, soft accuracy, with the image side of Video-LLaVA: textvqa.sh RATIO MAX_NUM [--options], e.g. 0.5 128
+# CKPT= checkpoint, e.g. LanguageBind/Video-LLaVA-7B-hf, METHOD= dart (default) or another. All options: python -m llava.eval --help
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../evaluate.sh" textvqa "$@"
