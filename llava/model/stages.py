@@ -55,6 +55,22 @@ class Stage:
     mixtures: Mixtures | None = None
     shift: Tensor | None = None
 
+    def visual_rows(self, visual: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What is left of features that belong to the visual columns of the prompt.
+
+        Args:
+            visual: (B, N) True at visual columns.
+            features: (T, D) one row for each of them, sample after sample.
+
+        Returns:
+            (B, S) True at the stage's visual columns, and their rows.
+        """
+        index = self.index.to(visual.device)
+        left = visual.gather(1, index)
+        left = left if self.valid is None else left & self.valid.to(left.device)
+        rows = (visual.flatten().cumsum(0).view_as(visual) - 1).gather(1, index)[left]
+        return left, features[rows.to(features.device)]
+
     def extended(self, n_columns: int, n_prompt: int) -> Stage:
         """The same stage with prompt columns n_prompt .. n_columns - 1, generated since, appended."""
         new = torch.arange(n_prompt, n_columns, device=self.index.device).expand(self.index.shape[0], -1)

@@ -81,6 +81,8 @@ class Surgery:
         wrap(self.decoder, "forward", self._around_decoder)
         if not self.method.layers:
             return
+        if self.family.adds_between_layers:
+            wrap(self.decoder, self.family.adds_between_layers, self._around_addition)
         wrap(self.model, "forward", self._around_model)
         if hasattr(self.model, "_prefill"):
             wrap(self.model, "_prefill", self._around_generate_prefill)
@@ -123,6 +125,11 @@ class Surgery:
         if running.record is not None:
             self._finish(running, getattr(output, "past_key_values", None))
         return output
+
+    def _around_addition(self, original: Original, hidden: Tensor, visual: Tensor, features: Tensor) -> Tensor:
+        running = self.running
+        stages = running.state.stages if running is not None and running.prefill else []
+        return original(hidden, *(stages[-1].visual_rows(visual, features) if stages else (visual, features)))
 
     # --------------------------------------------------------------------------------------------------------- passes
 

@@ -57,6 +57,9 @@ class Family(TowerAdapter):
     """What pruning cannot go beyond, in words; empty if nothing."""
     transformers_class: ClassVar[str] = ""
     """Name of the model class in transformers."""
+    adds_between_layers: ClassVar[str] = ""
+    """Name of the decoder's function that adds features to the visual tokens between layers, called with the hidden
+    states, the (B, N) mask of visual columns and the features of those (Qwen3-VL)."""
 
     # ------------------------------------------------------------------------------------------------------- loading
 
