@@ -1,64 +1,35 @@
-"""Mini benchmarks in the official formats: POPE, MME and TextVQA made from held-out scenes with a fixed seed."""
+"""Mini benchmarks in the official formats from held-out scenes of a fixed seed: POPE, MME, TextVQA, and the others."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from . import questions as ask
-from .examples import Difficulty, names_with_count, random_name
-from .nano import IMAGE_SIZE, PATCH
-from .scenes import COLOR_NAMES, SHAPES, Scene, Window, draw_scene, sample_scene
+from .examples import names_with_count, random_name
+from .mini_letters import write_mmbench, write_mmbench_cn, write_scienceqa, write_seed_bench
+from .mini_ocr import write_mm_vet, write_ocrbench
+from .mini_scenes import LEVEL, SEED, free_scene, make_scene, save_image, write_lines
+from .mini_short import write_gqa, write_vizwiz, write_vqav2
+from .mini_video import write_msrvtt_qa, write_msvd_qa, write_tgif_qa
+from .nano import IMAGE_SIZE
+from .scenes import COLOR_NAMES, SHAPES, Scene
 
-SEED = 990_000_001
-LEVEL = Difficulty(side=IMAGE_SIZE // PATCH, things=7, radius=(17.0, 40.0), characters=3)
-WHOLE = Window(0, 0, IMAGE_SIZE // PATCH)
 POPE_IMAGES, POPE_PAIRS = 56, 3
 MME_IMAGES = 20
 TEXTVQA_IMAGES = 100
-JPEG = {"quality": 85}
-
-
-def make_scene(
-    rng: np.random.Generator, names: list[tuple[str, str]], sign: str | None = None, level: Difficulty = LEVEL
-) -> Scene:
-    return sample_scene(
-        rng,
-        canvas=IMAGE_SIZE,
-        patch=PATCH,
-        window=WHOLE,
-        names=names,
-        radius=level.radius,
-        sign_text=sign,
-        font_sizes=level.font_sizes,
-    )
-
-
-def free_scene(rng: np.random.Generator, fewest: int = 2, sign: float = LEVEL.sign) -> Scene:
-    names = [random_name(rng) for _ in range(int(rng.integers(fewest, LEVEL.things + 1)))]
-    return make_scene(rng, names, ask.random_code(rng, int(rng.integers(2, 4))) if rng.random() < sign else None)
-
-
-def save_image(scene: Scene, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_scene(scene)[0].save(path, "JPEG", **JPEG)
-
-
-def write_lines(path: Path, rows: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def write_pope(folder: Path, seed: int = SEED) -> int:
-    """Write POPE: for each image and split three objects that are there and three that are not; returns the questions' number.
+    """Write POPE: for each image and split three objects that are there and three that are not; returns their number.
 
-    Negatives of the splits as in POPE: any absent object; the objects most frequent over all images; those that share colour
-    or shape with what is there.
+    Negatives of the splits as in POPE: any absent object; the objects most frequent over all images; those that share
+    colour or shape with what is there.
     """
     rng = np.random.default_rng([seed, 1])
     scenes = []
@@ -262,15 +233,34 @@ def write_textvqa(folder: Path, seed: int = SEED) -> int:
     return len(questions)
 
 
-WRITERS = {"pope": write_pope, "MME": write_mme, "textvqa": write_textvqa}
+WRITERS: dict[str, Callable[[Path, int], int]] = {
+    "pope": write_pope,
+    "MME": write_mme,
+    "textvqa": write_textvqa,
+    "gqa": write_gqa,
+    "vqav2": write_vqav2,
+    "vizwiz": write_vizwiz,
+    "mmbench": write_mmbench,
+    "mmbench_cn": write_mmbench_cn,
+    "scienceqa": write_scienceqa,
+    "seed_bench": write_seed_bench,
+    "OCRBench": write_ocrbench,
+    "mm-vet": write_mm_vet,
+    "GPT_Zero_Shot_QA/TGIF_Zero_Shot_QA": write_tgif_qa,
+    "GPT_Zero_Shot_QA/MSVD_Zero_Shot_QA": write_msvd_qa,
+    "GPT_Zero_Shot_QA/MSRVTT_Zero_Shot_QA": write_msrvtt_qa,
+}
 
 
-def write_all(root: Path, seed: int = SEED) -> dict[str, int]:
-    """Write every mini benchmark under `root/<benchmark>/mini`, replacing what was there; returns questions by benchmark."""
+def write_all(root: Path, seed: int = SEED, only: Sequence[str] = ()) -> dict[str, int]:
+    """Write the mini benchmarks (all, or `only` some) under `root/<benchmark>/mini`, replacing what was there.
+
+    Returns the number of questions by benchmark.
+    """
     counts = {}
-    for name, writer in WRITERS.items():
+    for name in only or WRITERS:
         folder = root / name / "mini"
         if folder.exists():
             shutil.rmtree(folder)
-        counts[name] = writer(folder, seed)
+        counts[name] = WRITERS[name](folder, seed)
     return counts

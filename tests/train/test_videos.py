@@ -1,0 +1,38 @@
+"""Clips: what is said to happen is seen in the frames."""
+
+import numpy as np
+import pytest
+
+from llava.train.scenes import COLORS
+from llava.train.videos import ACTIONS, FRAMES, SIDE, sample_clip
+
+
+def thing_of(clip, frame):
+    """The acting thing in a frame, or None while it is not there."""
+    return next((t for t in clip.scenes[frame].things if t.shape == clip.thing.shape), None)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_answer_follows_from_first_and_last_frame(action, seed):
+    clip = sample_clip(np.random.default_rng(seed), action)
+    first, last = thing_of(clip, 0), thing_of(clip, FRAMES - 1)
+    assert len(clip.scenes) == FRAMES
+    if action == "move":
+        assert clip.answer == ("right" if last.x > first.x else "left") and abs(last.x - first.x) > SIDE / 3
+    elif action == "appear":
+        assert first is None and clip.answer in (last.color, last.shape)
+    else:
+        assert first.color != last.color == clip.answer
+
+
+def test_only_the_acting_thing_changes_in_the_picture():
+    clip = sample_clip(np.random.default_rng(3), "change")
+    first, last = (np.asarray(clip.frames()[k]).astype(int) for k in (0, -1))
+    changed = np.argwhere(np.abs(first - last).sum(-1) > 30)
+    distance = np.hypot(changed[:, 1] - clip.thing.x, changed[:, 0] - clip.thing.y)
+    assert len(changed) and distance.max() < 1.5 * clip.thing.radius
+    y, x = changed[np.argmin(distance)]
+    rgb = last[y, x]
+    nearest = min(COLORS, key=lambda name: np.abs(rgb - COLORS[name]).sum())
+    assert nearest == clip.answer
