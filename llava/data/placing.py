@@ -101,4 +101,7 @@ def _extractor(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[Pat
 
 
 def _copier(path: Path) -> Callable[[Path], None]:
-    return lambda target: shutil.copyfile(path, target) and None
+    def copy(target: Path) -> None:
+        shutil.copyfile(path, target)
+
+    return copy

@@ -119,7 +119,7 @@ class Pope(Benchmark):
                 notes.append(f"Split {split}: no answer says yes, so precision and F1 are set to 0.")
             metrics += split_metrics(split, counts)
             printout += official_lines(split, counts)
-        splits_f1 = [metric.value for metric in metrics if metric.name == "f1"]
+        splits_f1 = [metric.value for metric in metrics if metric.name == "f1" and metric.value is not None]
         headline = Metric("f1", sum(splits_f1) / len(splits_f1) if splits_f1 else None, "%", samples=len(rows))
         return Score(headline, tuple(metrics), len(rows), len(questions), tuple(printout), tuple(notes))
 
