@@ -50,9 +50,13 @@ class RunConfig:
     dtype: str | None = None
     """float32, float16 or bfloat16; default: the checkpoint's on a GPU, float32 on the CPU."""
     device: str | None = None
-    """cpu, cuda, cuda:1, ...; default: a GPU if there is one."""
+    """cpu, cuda, cuda:1, ..., or auto to spread the layers over all GPUs; default: a GPU if there is one."""
     attn_implementation: str | None = None
     """Attention kernel: sdpa, eager or flash_attention_2."""
+    load_8bit: bool = False
+    """Load in 8 bits (bitsandbytes)."""
+    load_4bit: bool = False
+    """Load in 4 bits (bitsandbytes)."""
     output: str = "results"
     """Folder for results and answers, or (with one benchmark) the .json file to write."""
     answers_file: str | None = None
@@ -82,6 +86,8 @@ class RunConfig:
             found.append(f"{' and '.join(single)} can hold one run only, and {n_runs} are asked for.")
         found += scoring.data_problems(self.data)
         found += _loading_problems(self.dtype, self.attn_implementation)
+        if self.load_8bit and self.load_4bit:
+            found.append("--load-8bit and --load-4bit exclude each other: give one of them.")
         for variant in variants:
             try:
                 variant.build()
@@ -120,16 +126,20 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> None:
     import llava
     from llava.eval import data, identity, screen
     from llava.eval.runner import LoadedModel, MethodRun, Settings, run_benchmark
+    from llava.model.families import family_of
+    from llava.model.placement import quantization
 
     model, processor = llava.load(
-        config.model_path, device=config.device, dtype=config.dtype, attn_implementation=config.attn_implementation
+        config.model_path,
+        device=config.device,
+        dtype=config.dtype,
+        attn_implementation=config.attn_implementation,
+        quantize=quantization(config.load_8bit, config.load_4bit),
     )
     loaded = LoadedModel(model, processor, config.model_path or EMBEDDED, identity.weights_digest(model))
-    family = processor.family
+    family, rule = processor.family, family_of(model).budget_rule
     asked = [
-        MethodRun(
-            options.build(family, seed=config.seed), options.label, options.method_file, tuple(options.notes(family))
-        )
+        MethodRun(options.build(rule, seed=config.seed), options.label, options.method_file, tuple(options.notes(rule)))
         for options in config.reduction.variants()
     ]
     for note in dict.fromkeys(note for method in asked for note in method.notes):
@@ -151,7 +161,7 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> None:
     for dataset, questions in zip(sets, data.load_questions(sets, family, config.limit), strict=True):
         records = []
         if config.compare and all(run.method.name != "none" for run in asked):
-            none = MethodRun(unpruned.build(family), unpruned.label)
+            none = MethodRun(unpruned.build(rule), unpruned.label)
             records.append(run_benchmark(dataset, questions, loaded, none, beside))
         for method in asked:
             records.append(run_benchmark(dataset, questions, loaded, method, settings))

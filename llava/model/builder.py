@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from llava.errors import CheckpointError, LlavaError, first_line
@@ -18,6 +19,7 @@ from llava.model.families import family_for
 from llava.model.families.base import Family, Original
 from llava.model.placement import Quantization, placement
 from llava.model.processing import Processor
+from llava.model.weights import check_weights, find_weights, read_weights
 
 
 def load(
@@ -53,23 +55,17 @@ def load(
     with _quiet_transformers():
         tokenizer = family.tokenizer(folder, config)
         original = family.original(folder, config, tokenizer)
-        if original is None:
-            checkpoints.check_weight_files(folder)
         model = _load_model(folder, family, original, options)
         if "device_map" not in options:
             model = model.to(place)
         processor = family.processor(folder, config, model, tokenizer)
-    _complete_generation_config(model, tokenizer)
+    _complete_generation_config(model, folder, processor)
     return model.eval(), processor
 
 
 def _load_model(folder: Path, family: Family, original: Original | None, options: dict[str, Any]) -> Any:
-    if original is None:
-        source: dict[str, Any] = {"pretrained_model_name_or_path": str(folder), "use_safetensors": True}
-    else:
-        weights = dict(original.weights)
-        source = {"pretrained_model_name_or_path": None, "config": original.config, "state_dict": weights}
     try:
+        source = _source(folder, family, original)
         model, info = family.model_class().from_pretrained(
             **source,
             output_loading_info=True,
@@ -84,13 +80,13 @@ def _load_model(folder: Path, family: Family, original: Original | None, options
         raise
     except Exception as error:  # transformers raises many kinds for a config it cannot build
         raise CheckpointError(f"{folder} cannot be loaded: {first_line(error)}") from error
+    named = original.original_name if original is not None else str
     problems = []
-    if info["missing_keys"]:
-        problems.append(f"missing: {checkpoints.some(sorted(info['missing_keys']))}")
-    if info["unexpected_keys"]:
-        problems.append(f"unexpected: {checkpoints.some(sorted(info['unexpected_keys']))}")
+    for what in ("missing", "unexpected"):
+        if info[f"{what}_keys"]:
+            problems.append(f"{what}: {checkpoints.some(sorted(map(named, info[f'{what}_keys'])))}")
     if info["mismatched_keys"]:
-        shapes = [f"{key} {tuple(found)} instead of {tuple(wanted)}" for key, found, wanted in info["mismatched_keys"]]
+        shapes = [f"{named(key)} {tuple(got)} instead of {tuple(due)}" for key, got, due in info["mismatched_keys"]]
         problems.append(f"wrong shape: {checkpoints.some(sorted(shapes))}")
     if info["error_msgs"]:
         problems.append(checkpoints.some([str(message) for message in info["error_msgs"]]))
@@ -99,13 +95,35 @@ def _load_model(folder: Path, family: Family, original: Original | None, options
     return model
 
 
-def _complete_generation_config(model: Any, tokenizer: Any) -> None:
-    """Give `generate()` its stop and padding ids where the folder has no generation_config.json."""
-    generation = model.generation_config
+def _source(folder: Path, family: Family, original: Original | None) -> dict[str, Any]:
+    """Return where `from_pretrained` takes configuration and weights from, the files checked."""
+    if original is not None:
+        return {
+            "pretrained_model_name_or_path": None,
+            "config": original.config,
+            "state_dict": dict(original.weights),
+        }
+    files = find_weights(folder)
+    if files.safe:
+        check_weights(files)
+        return {"pretrained_model_name_or_path": str(folder), "use_safetensors": True}
+    config = family.model_class().config_class.from_pretrained(str(folder), local_files_only=True)
+    return {"pretrained_model_name_or_path": None, "config": config, "state_dict": read_weights(folder)}
+
+
+def _complete_generation_config(model: Any, folder: Path, processor: Processor) -> None:
+    """Give `generate()` the folder's settings, its stop and padding ids, and the token that ends a turn as a stop."""
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_dict(checkpoints.read_json(folder / "generation_config.json"))
+    generation, tokenizer = model.generation_config, processor.tokenizer
     if generation.eos_token_id is None:
         generation.eos_token_id = tokenizer.eos_token_id
+    stops = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
+    turn_end = tokenizer.get_vocab().get(processor.template.stop)
+    if turn_end is not None and turn_end not in stops:
+        generation.eos_token_id = [*(stop for stop in stops if stop is not None), turn_end]
     if generation.pad_token_id is None:
-        generation.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        generation.pad_token_id = processor.pad_id
 
 
 @contextmanager

@@ -1,17 +1,15 @@
-"""Checkpoint folders: find them, and tell what is wrong with their files before any layer is built."""
+"""Checkpoint folders: find or fetch them, and read their settings."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from llava.errors import CheckpointError
+from llava.errors import CheckpointError, first_line
 
 EMBEDDED = Path(__file__).parents[1] / "assets" / "llava-nano"
 FILES_TO_FETCH = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "*.jinja")
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED_WEIGHTS = ("*.bin",)  # fetched only where there is nothing better
 
 
 def find_folder(path: str | os.PathLike | None) -> Path:
@@ -49,11 +47,13 @@ def _fetch(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES_TO_FETCH)))
+        folder = Path(snapshot_download(name, allow_patterns=list(FILES_TO_FETCH)))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*FILES_TO_FETCH, *PICKLED_WEIGHTS]))
+        return folder
     except Exception as error:  # the hub client raises a dozen kinds, for no network, no such name, no permission
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"'{name}' is not a folder here and could not be fetched from the Hugging Face hub ({reason}): "
+            f"'{name}' is not a folder here and could not be fetched from the Hugging Face hub ({first_line(error)}): "
             "check the name and the network, or download it elsewhere and give its folder."
         ) from error
 
@@ -84,52 +84,6 @@ def image_processor_config(folder: Path) -> dict[str, Any]:
     if (folder / "preprocessor_config.json").is_file():
         return read_json(folder / "preprocessor_config.json")
     return read_json(folder / "processor_config.json").get("image_processor", {})
-
-
-def check_weight_files(folder: Path) -> None:
-    """Check that every weight file is there, whole, and holds what the index says.
-
-    Raises:
-        CheckpointError: names the file and, where it is about keys, the keys.
-    """
-    if (folder / INDEX).is_file():
-        weight_map = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{folder / INDEX} has no weight_map.")
-        names = sorted(set(weight_map.values()))
-    elif (folder / WEIGHTS).is_file():
-        weight_map, names = None, [WEIGHTS]
-    else:
-        others = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
-        found = f" It has {', '.join(others)}, which this version does not read." if others else ""
-        raise CheckpointError(f"{folder} has no weights: {WEIGHTS} or {INDEX} with its shards is needed.{found}")
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise CheckpointError(f"{folder} lacks the weight files {', '.join(absent)}: the download is not complete.")
-    holder: dict[str, str] = {}
-    for name in names:
-        for key in _keys(folder / name):
-            if key in holder:
-                raise CheckpointError(f"{folder}: weight {key} is both in {holder[key]} and in {name}.")
-            holder[key] = name
-    if weight_map is not None:
-        wrong = [key for key in weight_map if holder.get(key) != weight_map[key]]
-        extra = [key for key in holder if key not in weight_map]
-        if wrong or extra:
-            raise CheckpointError(
-                f"{folder}: the shards do not hold what {INDEX} says"
-                + (f"; not where they should be: {some(wrong)}" if wrong else "")
-                + (f"; not in the index: {some(extra)}" if extra else "")
-                + "."
-            )
-
-
-def _keys(file: Path) -> list[str]:
-    try:
-        with safe_open(file, framework="pt") as weights:
-            return list(weights.keys())
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged or cut short ({error}): download it again.") from error
 
 
 def some(keys: list[str], limit: int = 8) -> str:

@@ -21,6 +21,12 @@ DTYPES = {
 }
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 QUANTIZATIONS = ("8bit", "4bit")
+NOT_QUANTIZED = (
+    "lm_head",
+    *("vision_tower", "vision_model", "visual", "vpm"),
+    *("multi_modal_projector", "connector", "resampler"),
+)
+"""Parts that keep their precision, whatever a family calls them: language head, vision tower, projector."""
 
 Quantization = Literal["8bit", "4bit"]
 
@@ -77,10 +83,10 @@ def placement(
     if attention is not None:
         options["attn_implementation"] = attention
     if quantize is not None:
-        problems += _quantization_problems(quantize, chosen)
+        problems += _quantization_problems(quantize)
     if problems:
         raise ConfigurationError(*problems)
-    if device_map is not None or chosen.type != "cpu":
+    if device_map is not None or quantize is not None or chosen.type != "cpu":
         options["device_map"] = {"": chosen} if device_map is None else device_map
     if quantize is not None:
         options["quantization_config"] = _bitsandbytes(quantize, options["dtype"])
@@ -94,6 +100,7 @@ def _bitsandbytes(quantize: str, dtype: Any) -> Any:
     return BitsAndBytesConfig(
         load_in_8bit=quantize == "8bit",
         load_in_4bit=quantize == "4bit",
+        llm_int8_skip_modules=list(NOT_QUANTIZED),
         bnb_4bit_compute_dtype=compute,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -110,9 +117,12 @@ def _attention_problems(attention: str | None, device: torch.device) -> list[str
     return []
 
 
-def _quantization_problems(quantize: str, device: torch.device) -> list[str]:
+def _quantization_problems(quantize: str) -> list[str]:
     if quantize not in QUANTIZATIONS:
         return [f"Unknown quantisation '{quantize}': use 8bit or 4bit."]
-    if device.type != "cuda" or find_spec("bitsandbytes") is None:
-        return [f"Loading in {quantize} needs a CUDA device and the bitsandbytes package (extra `quant`)."]
+    if find_spec("bitsandbytes") is None:
+        return [
+            f"Loading in {quantize} needs the bitsandbytes package: pip install bitsandbytes (extra `quant`), or load "
+            "in bfloat16."
+        ]
     return []

@@ -10,7 +10,7 @@ import tyro
 
 from llava.commandline import MethodOptions, run, say, warn
 from llava.errors import LlavaError
-from llava.model.conversation import TEMPLATES, VICUNA_V1
+from llava.model.conversation import TEMPLATES
 
 COMMANDS = """\
 /image PATH   show one more image (a file or a link) with the next question
@@ -34,8 +34,8 @@ class ChatConfig:
     """Images to talk about: files or links."""
     prompt: Annotated[str | None, named("TEXT", "-p")] = None
     """Ask this, print the answer and leave."""
-    conv_mode: Annotated[str, named("NAME")] = VICUNA_V1.name
-    """Conversation template."""
+    conv_mode: Annotated[str | None, named("NAME")] = None
+    """Conversation template; by default the one the checkpoint was trained with."""
     temperature: float = 0.0
     """0 always takes the most likely token; above 0, tokens are drawn."""
     top_p: Annotated[float | None, named("FLOAT")] = None
@@ -45,7 +45,7 @@ class ChatConfig:
     max_new_tokens: int = 512
     """Longest answer."""
     device: Annotated[str | None, named("NAME")] = None
-    """cpu, cuda, cuda:1, mps; by default CUDA if there is one."""
+    """cpu, cuda, cuda:1, mps, or auto to spread the layers over all GPUs; by default CUDA if there is one."""
     dtype: Annotated[str | None, named("NAME")] = None
     """float32, float16, bfloat16 or auto (as stored); by default auto on CUDA, float32 on the CPU."""
     attn_implementation: Annotated[str | None, named("NAME")] = None
@@ -70,7 +70,7 @@ class ChatConfig:
         for name in ("num_beams", "max_new_tokens"):
             if getattr(self, name) < 1:
                 found.append(f"--{name.replace('_', '-')} {getattr(self, name)} is too small: give at least 1.")
-        if self.conv_mode not in TEMPLATES:
+        if self.conv_mode not in (None, *TEMPLATES):
             found.append(f"Unknown conversation mode '{self.conv_mode}'. Known: {', '.join(TEMPLATES)}.")
         if self.load_8bit and self.load_4bit:
             found.append("--load-8bit and --load-4bit exclude each other: give one of them.")
@@ -85,24 +85,28 @@ def chat(config: ChatConfig) -> int:
     import torch
 
     from llava.model.builder import load
+    from llava.model.families import family_of
+    from llava.model.placement import quantization
     from llava.serve.session import Conversation, Sampling
 
-    method = config.reduction.build("llava", seed=config.seed)
-    for note in config.reduction.notes("llava"):
-        warn(note)
+    config.reduction.build(seed=config.seed)  # before the model is loaded: mistakes are told at once
     sampling = Sampling(config.temperature, config.top_p, config.num_beams, config.max_new_tokens)
     conversation = Conversation(None, None, sampling)
     for source in config.image_file:
         conversation.add_image(source)  # before the model is loaded: a wrong path is told at once
-    quantize = "8bit" if config.load_8bit else "4bit" if config.load_4bit else None
     conversation.model, conversation.processor = load(
         config.model_path,
         device=config.device,
         dtype=config.dtype,
         attn_implementation=config.attn_implementation,
-        quantize=quantize,
+        quantize=quantization(config.load_8bit, config.load_4bit),
     )
-    conversation.processor.template = TEMPLATES[config.conv_mode]
+    if config.conv_mode is not None:
+        conversation.processor.template = TEMPLATES[config.conv_mode]
+    rule = family_of(conversation.model).budget_rule
+    method = config.reduction.build(rule, seed=config.seed)
+    for note in config.reduction.notes(rule):
+        warn(note)
     torch.manual_seed(config.seed)
     with method(conversation.model) as pruning:
         if config.prompt is not None:

@@ -7,8 +7,9 @@ from typing import Any
 from llava.errors import CheckpointError, UnsupportedModel
 from llava.model.families.base import Family
 from llava.model.families.llava import Llava
+from llava.model.families.llava_next import LlavaNext
 
-FAMILIES: tuple[Family, ...] = (Llava(),)
+FAMILIES: tuple[Family, ...] = (Llava(), LlavaNext())
 
 
 def family_of(model: Any) -> Family:
