@@ -45,12 +45,12 @@ class TestLayout:
 
     def test_groups(self):
         layout = read(2)
-        groups = layout.groups(False, layout.image, layout.real, layout.counts(False))
+        groups = layout.groups(False, layout.image, layout.real, layout.counts(False), layer=2)
         assert groups.columns.tolist() == [[3, 4], [6, 7], [8, 9], [1, 2]]
         assert groups.first.tolist() == [2, 2, 2, 0]
         assert groups.text_columns[0, :2].tolist() == [10, 11]
         assert groups.text_valid.sum(1).tolist() == [2, 2, 2, 9]
-        together = layout.groups(True, layout.image, layout.real, layout.counts(True))
+        together = layout.groups(True, layout.image, layout.real, layout.counts(True), layer=2)
         assert together.columns[0].tolist() == [3, 4, 6, 7, 8, 9]
         assert together.valid.sum(1).tolist() == [6, 2]
         kept = torch.tensor([[True, False], [False, False], [True, True], [False, True]])
