@@ -60,12 +60,12 @@ def skeleton(data: DataSet) -> list[Path]:
     return [benchmark.question_path(root), *benchmark.label_files(root, []), *benchmark.image_folders(root)]
 
 
-def missing(data: DataSet, questions: Sequence[Question] | None) -> list[str]:
+def missing(data: DataSet, questions: Sequence[Question] | None, images_too: bool = True) -> list[str]:
     """Return every missing path that answering (and scoring) the questions needs; None: the questions are not there."""
     if questions is None:
         return files.missing_paths(skeleton(data))
     labels = data.benchmark.label_files(data.root, questions)
-    images = [question.image for question in questions if isinstance(question.image, Path)]
+    images = [question.image for question in questions if images_too and isinstance(question.image, Path)]
     return files.missing_paths([*labels, *images])
 
 
@@ -77,8 +77,10 @@ def advice(sets: Sequence[DataSet]) -> str:
     return sentence
 
 
-def load_questions(sets: Sequence[DataSet], family: str, limit: int | None) -> list[list[Question]]:
-    """Return the questions of every set.
+def load_questions(
+    sets: Sequence[DataSet], family: str, limit: int | None, allow_missing: bool = False
+) -> list[list[Question]]:
+    """Return the questions of every set; with `allow_missing`, images and videos need not be there.
 
     Raises:
         MissingData: lists every missing path of every set together.
@@ -91,7 +93,7 @@ def load_questions(sets: Sequence[DataSet], family: str, limit: int | None) -> l
             absent += missing(data, None)
             continue
         questions = data.benchmark.questions(data.root, family, limit)
-        absent += missing(data, questions)
+        absent += missing(data, questions, not allow_missing)
         loaded.append(questions)
     if absent:
         lines = files.shortened(list(dict.fromkeys(absent)))

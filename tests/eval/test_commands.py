@@ -121,6 +121,15 @@ def test_benchmarks_of_every_kind_run(workplace, checkpoint, capsys):
     assert "not written: The upload needs an answer to every question" in capsys.readouterr().err
 
 
+def test_missing_images_may_be_allowed(workplace, checkpoint, capsys):
+    (workplace / "playground/data/eval/pope/mini/val2014/COCO_val2014_000000000001.jpg").unlink()
+    words = ["pope", "--model-path", str(checkpoint), "--method", "none", "--max-new-tokens", "1"]
+    assert main(words) == 2
+    assert main([*words, "--allow-missing"]) == 0
+    assert len(next(iter(results(workplace / "results").values()))["errors"]) == 6
+    assert "6 questions could not be asked" in capsys.readouterr().out
+
+
 def test_predictions_do_not_depend_on_the_batch(workplace, checkpoint):
     texts = []
     for size in ("1", "5", "18"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,19 +45,25 @@ def read_table(path: Path, needed: Sequence[str]) -> list[Line]:
 
     Args:
         path: the file.
-        needed: columns that have to be there.
+        needed: columns that have to be there; images, which are large, are kept only when they are among them.
 
     Raises:
         MissingData: the file is not there.
         BadData: not UTF-8, columns are absent, rows have too few or too many cells, or an index is no whole number.
     """
     csv.field_size_limit(LONGEST_CELL)  # images are longer than Python's default of 128 KiB
-    reader = csv.reader(io.StringIO(files.read_text(path), newline=""), delimiter="\t")
+    files.require([path])
     try:
-        header = [name if name in LETTERS and name else name.lower() for name in next(reader, [])]
-        return _lines(path, header, reader, needed)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter="\t")
+            header = [name if name in LETTERS and name else name.lower() for name in next(reader, [])]
+            return _lines(path, header, reader, needed)
     except csv.Error as error:
-        raise BadData(f"{path} is not a tab-separated table: {error} (line {reader.line_num}).") from error
+        raise BadData(f"{path} is not a tab-separated table: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise BadData(f"{path} is not UTF-8 text: save it as UTF-8.") from error
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _lines(path: Path, header: list[str], reader: Any, needed: Sequence[str]) -> list[Line]:
@@ -76,6 +81,8 @@ def _lines(path: Path, header: list[str], reader: Any, needed: Sequence[str]) ->
         elif not line["index"].strip().isdigit():
             problems.add(f"row {number}: index {line['index']!r} is not a whole number")
         else:
+            if "image" not in needed:
+                line.pop("image", None)
             lines.append(line)
     problems.raise_if_any()
     if not lines:

@@ -14,7 +14,7 @@ from llava.errors import BadData
 
 SINGLE_WORD = "Answer the question using a single word or phrase."
 OPTION_LETTER = "Answer with the option's letter from the given choices directly."
-LMMS_FAMILIES = frozenset({"qwen2_vl", "qwen2_5_vl"})
+LMMS_FAMILIES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl"})
 """Families whose published numbers come from lmms-eval's prompts."""
 
 

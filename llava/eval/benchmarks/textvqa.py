@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llava.errors import BadData
 from llava.eval.benchmarks import files
-from llava.eval.benchmarks.base import SINGLE_WORD, Benchmark, Metric, Official, Question, Row, Score
+from llava.eval.benchmarks.base import LMMS_FAMILIES, SINGLE_WORD, Benchmark, Metric, Official, Question, Row, Score
 from llava.eval.normaliser import soft_accuracy
 
 OCR_HINT = "Reference OCR token: "
@@ -70,11 +70,11 @@ class TextVqa(Benchmark):
         return [self.annotation_file(root)]
 
     def prompt(self, text: str, family: str) -> str:
-        """LLaVA-1.5 sees the OCR hint; LLaVA-Next and Qwen2-VL do not; Qwen2-VL gets the question capitalised."""
-        if family not in ("llava_next", "qwen2_vl"):
+        """LLaVA-1.5 sees the OCR hint; LLaVA-Next and Qwen-VL do not; Qwen-VL gets the question capitalised."""
+        if family != "llava_next" and family not in LMMS_FAMILIES:
             return text
         lines = [line for line in text.split("\n") if not line.startswith(OCR_HINT)]
-        if family == "qwen2_vl":
+        if family in LMMS_FAMILIES:
             return f"{lines[0].capitalize()}\n{SINGLE_WORD}"
         return "\n".join(lines)
 
