@@ -41,6 +41,8 @@ class RunConfig:
     """`full`, `mini`, or a folder in the official layout; default: full when it is there, else mini."""
     limit: int | None = None
     """Ask only so many questions, spread evenly over splits and sub-tasks."""
+    allow_missing: bool = False
+    """Run although images or videos are missing; their questions count as empty answers and are listed."""
     compare: bool = False
     """Run (or reuse) the unpruned model too, and show score and time next to it."""
     batch_size: int = 8
@@ -118,7 +120,9 @@ def run_command(config: RunConfig) -> None:
     from llava.eval import data
 
     sets = [data.locate(benchmarks.get(name), config.data) for name in dict.fromkeys(config.benchmarks)]
-    data.load_questions(sets, "llava", config.limit)  # all missing paths are known before a model is loaded
+    data.load_questions(
+        sets, "llava", config.limit, config.allow_missing
+    )  # all missing paths are known before a model is loaded
     _load_and_run(config, sets)
 
 
@@ -158,7 +162,9 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> None:
     # Named files and --restart belong to the method that was asked for; the unpruned run has its own, and is reused.
     beside = replace(settings, answers_file=None, results_file=None, restart=False)
     unpruned = MethodOptions(method="none")
-    for dataset, questions in zip(sets, data.load_questions(sets, family, config.limit), strict=True):
+    for dataset, questions in zip(
+        sets, data.load_questions(sets, family, config.limit, config.allow_missing), strict=True
+    ):
         records = []
         if config.compare and all(run.method.name != "none" for run in asked):
             none = MethodRun(unpruned.build(rule), unpruned.label)
