@@ -154,6 +154,8 @@ class Choosing:
             raise BadInput(
                 f"Method {name!r}: select_image returned {len(kept.indices)} indices for {len(kept.values)} values."
             )
+        if kept.count == 0:
+            raise BadInput(f"Method {name!r} kept nothing of an image: at least one token of every image must go on.")
         if kept.indices is None and self.several_axes:
             raise UnsupportedModel(
                 f"Method {name!r} merges tokens, which have no place of their own then; visual tokens of "
