@@ -65,10 +65,10 @@ class Stage:
         Returns:
             (B, S) True at the stage's visual columns, and their rows.
         """
-        index = self.index.to(visual.device)
-        left = visual.gather(1, index)
+        source = self.source.to(visual.device)
+        left = visual.gather(1, source)
         left = left if self.valid is None else left & self.valid.to(left.device)
-        rows = (visual.flatten().cumsum(0).view_as(visual) - 1).gather(1, index)[left]
+        rows = (visual.flatten().cumsum(0).view_as(visual) - 1).gather(1, source)[left]
         return left, features[rows.to(features.device)]
 
     def extended(self, n_columns: int, n_prompt: int) -> Stage:

@@ -2,6 +2,7 @@
 
 import torch
 
+from llava.model.cuts import cut_again
 from llava.model.layout import Layout
 from llava.model.masks import prompt_padding
 from llava.model.stages import PromptState, Stage, pack, take
@@ -75,13 +76,12 @@ class TestPack:
         assert take(table, columns).tolist() == [[[0, 1], [8, 9]], [[2, 3], [4, 5]]]
 
     def test_a_cut_made_again(self):
-        state = PromptState(None)
-        first = Stage(
-            1, torch.tensor([[0, 2, 3, 5], [1, 1, 4, 5]]), torch.tensor([[True] * 4, [False, True, True, True]])
-        )
-        second = Stage(3, torch.tensor([[2, 5], [4, 5]]), None)
-        assert torch.equal(state.replay(first), first.index)
-        assert state.replay(second).tolist() == [[1, 3], [2, 3]]
+        state, columns = PromptState(None), torch.arange(6.0).expand(2, 6)[..., None]
+        index, valid = torch.tensor([[0, 2, 3, 5], [1, 1, 4, 5]]), torch.tensor([[True] * 4, [False, True, True, True]])
+        first, then = Stage(1, index, valid, source=index), torch.tensor([[2, 5], [4, 5]])
+        left = cut_again(state, first, columns, 6)
+        assert torch.equal(left[..., 0][valid], index.float()[valid])
+        assert torch.equal(cut_again(state, Stage(3, then, None, source=then), left, 6)[..., 0], then.float())
 
 
 def test_padding_is_read_from_any_mask():
