@@ -82,7 +82,15 @@ class SeedBench(Benchmark):
             if metric.value is not None
         ]
         missing = tuple(key for key in gold if key not in answers)
-        return Score(headline, (headline, *media, *by_type), len(answers), len(gold), tuple(printout), (), missing)
+        notes = []
+        if missing:
+            share = percent([answers[key]["text"] == gold[key]["answer"] for key in answers]) or 0
+            notes.append(
+                f"{len(missing)} questions have no answer and count as wrong; of the others {share:.2f} % are right."
+            )
+        return Score(
+            headline, (headline, *media, *by_type), len(answers), len(gold), tuple(printout), tuple(notes), missing
+        )
 
     def export(self, root: Path, rows: Sequence[Row], run_name: str) -> list[Path]:
         """Write `answers_upload/<run>.jsonl` for the leaderboard."""

@@ -58,5 +58,5 @@ def require_complete(answered: set[str], wanted: Sequence[str]) -> None:
     absent = [key for key in wanted if key not in answered]
     if absent:
         lines = files.shortened(absent)
-        heading = f"The upload needs an answer to every question; {len(absent)} of {len(wanted)} have none:"
+        heading = f"The upload needs an answer to every question; {len(absent)} of {len(wanted)} have none."
         raise BadData("\n".join([heading, *lines]))

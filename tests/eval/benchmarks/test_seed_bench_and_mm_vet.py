@@ -18,6 +18,8 @@ def test_seed_worked_example(tmp_path):
     assert found["image_accuracy"] == pytest.approx(200 / 3) and found["video_accuracy"] == 50
     # A type without any right answer is 0; the official script stops there.
     assert {metric.group: metric.value for metric in score.metrics if metric.group}["Action Prediction"] == 0
+    part = get("seed_bench").score(tmp_path, rows[:2])
+    assert part.headline.value == 20 and "3 questions have no answer" in part.notes[0] and "50.00 %" in part.notes[0]
     path = get("seed_bench").export(tmp_path, rows, "ckpt")[0]
     assert read_lines(path)[1] == {"question_id": 102, "prediction": "B."} and path.parent.name == "answers_upload"
 
