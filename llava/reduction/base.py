@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llava.model.pruning import Pruning
 
 EACH, TOGETHER = "each", "together"
+COUNTS = {str(keep): {"keep": keep} for keep in (192, 128, 64, 320)}  # the budgets that comparison tables use
 # What a method may name in its `needs`.
 OFFERED = ("normed", "keys", "values", "received", "attention", "attention_ahead", "rotary", "seeds")
 ORIGINAL, RENUMBERED, AUTO = "original", "renumbered", "auto"
@@ -63,10 +64,7 @@ class Reduction:
             ConfigurationError: no such setting; the message lists those there are.
         """
         if str(name) not in cls.presets:
-            has = (
-                f"It has: {', '.join(cls.presets)}." if cls.presets else "It has none; give keep=128 or another count."
-            )
-            raise ConfigurationError(f"Method {cls.name!r} has no preset {name!r}. {has}")
+            raise ConfigurationError(no_preset(cls, name))
         return cls(**{**cls.presets[str(name)], **options})
 
     @property
@@ -100,6 +98,12 @@ class Reduction:
     def apply(self, model: Any) -> Pruning:
         """Prune `model` until `remove()` is called on the returned object."""
         return self(model).install()
+
+
+def no_preset(cls: type[Reduction], name: str) -> str:
+    """The sentence for a published setting that a method has not."""
+    has = f"It has: {', '.join(cls.presets)}." if cls.presets else "It has none; give keep=128 or another count."
+    return f"Method {cls.name!r} has no preset {name!r}. {has}"
 
 
 @dataclass
@@ -236,6 +240,8 @@ class InLLM(LLMStage):
     keep: int | float = 128
     layer: int = option(2, low=1)
     images: str = option(EACH, choices=(EACH, TOGETHER))
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = COUNTS
 
     @property
     def layers(self) -> tuple[int, ...]:

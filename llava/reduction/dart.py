@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from llava.errors import ConfigurationError
-from llava.reduction import released
+from llava.reduction import budgets, released
 from llava.reduction.base import InLLM, LayerState
 from llava.reduction.checks import option, private
 from llava.reduction.groups import Groups
@@ -49,7 +49,7 @@ class DART(InLLM):
         order: "cpython_set" as released (the order in which CPython iterates a set of the pivots' indices), or "norm":
             visual then text pivots, each from the best score down.
         budget: "released" quota floor(keep / pivots); "released_next", the LLaVA-NeXT form of it; "exact", exactly
-            `keep` tokens survive.
+            `keep` tokens survive; "mean", so many survive exactly that `keep` is the mean over all layers.
         scoring: "native" computes norms and cosines in the model's dtype, as released; "float32" in single precision.
         seed: for criterion "random".
 
@@ -62,7 +62,7 @@ class DART(InLLM):
     pivots_text: int = option(4, low=0)
     criterion: str = option("k_norm_max", choices=CRITERIA)
     order: str = option(CPYTHON_SET, choices=(CPYTHON_SET, BY_NORM))
-    budget: str = option(released.RELEASED, choices=released.BUDGETS)
+    budget: str = option(released.RELEASED, choices=(*released.BUDGETS, budgets.MEAN))
     scoring: str = option(NATIVE, choices=(NATIVE, FLOAT32))
     seed: int = option(0, low=0)
     released_rule: str = private("")
@@ -129,8 +129,12 @@ class DART(InLLM):
     def _quotas(self, n_visual: int, n_text: int, n_images: int) -> list[int]:
         text_used = min(self.pivots_text, n_text)
         _refuse_pivots(n_visual, self.pivots_visual, text_used)
-        keep = self.keep if isinstance(self.keep, float) else self.keep * n_images
-        return released.quotas(n_visual, keep, self.pivots_visual, self.pivots_text, text_used, self.budget)
+        keep, budget = self.budget_of(n_images), self.budget
+        if budget == budgets.MEAN:
+            target = n_visual * keep if isinstance(keep, float) else min(n_visual, keep)
+            keep = budgets.count_after_one_cut(target, n_visual, self.layer, self.n_layers)
+            budget = released.EXACT
+        return released.quotas(n_visual, keep, self.pivots_visual, self.pivots_text, text_used, budget)
 
     def _precise(self, vectors: Tensor) -> Tensor:
         return vectors.float() if self.scoring == FLOAT32 else vectors

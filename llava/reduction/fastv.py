@@ -10,7 +10,7 @@ each sample's own last token, several images, positions found in the prompt; tie
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,7 +45,6 @@ class FastV(InLLM):
 
     paper: ClassVar[str] = "arXiv:2403.06764"
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
-    presets: ClassVar[dict[str, dict[str, Any]]] = {str(keep): {"keep": keep} for keep in (192, 128, 64, 320)}
 
     def asked(self, n_visual: int) -> int:
         return self._asked(n_visual, 1)

@@ -156,10 +156,10 @@ class MustDropTower(Encoder):
     def tower_layers(self) -> tuple[int | None, ...]:
         return (self.key_layer,)
 
-    def n_kept(self, n_visual: int) -> int | None:
+    def n_kept(self, n_visual: int, n_tiles: int = 1) -> int | None:
         return None
 
-    def keeps_all(self, n_visual: int) -> bool:
+    def keeps_all(self, n_visual: int, n_tiles: int = 1) -> bool:
         return self.keep is not None and self.asked(n_visual) >= n_visual
 
     def encoder_layers(self, tower: TowerInfo) -> tuple[int, ...]:

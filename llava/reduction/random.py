@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from llava.reduction import released
+from llava.reduction import budgets, released
 from llava.reduction.base import InLLM, LayerState
 from llava.reduction.checks import option
 from llava.reduction.groups import Groups
@@ -34,11 +34,12 @@ class Random(InLLM):
     Args:
         keep, layer, images: see `InLLM`.
         count: how many survive. "dart": as many as DART really keeps for this `keep` (132 for 128), a fair control;
-            "int", "round": `keep` itself, a fraction being truncated or rounded (half to even).
+            "int", "round": `keep` itself, a fraction being truncated or rounded (half to even); "mean": so many that
+            `keep` is the mean over all layers.
         seed: another seed, another draw.
     """
 
-    count: str = option(DART_COUNT, choices=(DART_COUNT, INT, ROUND))
+    count: str = option(DART_COUNT, choices=(DART_COUNT, INT, ROUND, budgets.MEAN))
     seed: int = option(0, low=0)
 
     paper: ClassVar[str] = "control, no paper"
@@ -61,7 +62,10 @@ class Random(InLLM):
         return to_device(kept, state.hidden.device, torch.bool)
 
     def _count(self, n_visual: int, n_images: int) -> int:
-        keep = self.keep if isinstance(self.keep, float) else self.keep * n_images
+        keep = self.budget_of(n_images)
+        if self.count == budgets.MEAN:
+            target = n_visual * keep if isinstance(keep, float) else min(n_visual, keep)
+            return budgets.count_after_one_cut(target, n_visual, self.layer, self.n_layers)
         if self.count == DART_COUNT:
             pivots = min(DART_PIVOTS, n_visual)
             quotas = released.quotas(n_visual, keep, pivots, DART_PIVOTS, DART_PIVOTS, released.RELEASED)

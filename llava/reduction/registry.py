@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import ConfigurationError
-from llava.reduction.base import OFFERED, LLMStage, Reduction
+from llava.reduction.base import OFFERED, LLMStage, Reduction, no_preset
 from llava.reduction.checks import options_of, suggestion
 from llava.reduction.image import BeforeLLM
 
 _METHODS: dict[str, type[Reduction]] = {}
+CHAINED, FIRST = "+", "first."
 _USER_MODULE = "llava_user_method_"
 
 
@@ -53,17 +54,33 @@ def get(name: str) -> type[Reduction]:
     return _METHODS[name]
 
 
+def preset(name: str, setting: str) -> dict[str, Any]:
+    """Return the options of a published setting of a method; of a chain, of its second method.
+
+    Raises:
+        ConfigurationError: unknown method or setting; the message lists those there are.
+    """
+    cls = get(name.rpartition(CHAINED)[2])
+    if setting not in cls.presets:
+        raise ConfigurationError(no_preset(cls, setting))
+    return dict(cls.presets[setting])
+
+
 def create(name: str, **options: Any) -> Reduction:
     """Return a method by name.
 
     Args:
-        name: one of `names()`.
-        options: fields of the method's class, e.g. `keep=128, layer=2`.
+        name: one of `names()`, or two joined by "+": the first acts before the language model, the second inside it.
+        options: fields of the method's class, e.g. `keep=128, layer=2`; of a chain, those of the second method, and
+            those of the first with the prefix "first.".
 
     Raises:
         ConfigurationError: unknown method, or all unknown options and wrong values together.
     """
+    if CHAINED in name:
+        return _chain(name, options)
     cls = get(name)
+    options = {option: tuple(value) if isinstance(value, list) else value for option, value in options.items()}
     known = [field.name for field in options_of(cls)]
     unknown = [option for option in options if option not in known]
     listing = f"Its options: {', '.join(known)}." if known else "It has no options."
@@ -112,6 +129,23 @@ def load_user_file(spec: str) -> str:
     if _METHODS.get(cls.name) is not cls:
         register(cls.__name__.lower())(cls)
     return cls.name
+
+
+def _chain(name: str, options: dict[str, Any]) -> Reduction:
+    from llava.reduction.chain import Chain  # made of methods, so it cannot be imported before them
+
+    first, _, second = name.partition(CHAINED)
+    prefixed = {option.removeprefix(FIRST): value for option, value in options.items() if option.startswith(FIRST)}
+    own = {option: value for option, value in options.items() if not option.startswith(FIRST)}
+    made, problems = [], []
+    for part, given in ((first, prefixed), (second, own)):
+        try:
+            made.append(create(part.strip(), **given))
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError(*problems)
+    return Chain(*made)
 
 
 def _run(path: Path) -> Any:
