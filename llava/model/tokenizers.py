@@ -25,3 +25,14 @@ def load_tokenizer(folder: Path, **settings: Any) -> Any:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **settings)
     except Exception as error:  # damaged files surface as many kinds
         raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}") from error
+
+
+def check_vocabulary(folder: Path, tokenizer: Any, model: Any) -> None:
+    """Refuse a tokenizer with more entries than the model has embeddings.
+
+    Raises:
+        CheckpointError: says both numbers.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise CheckpointError(f"{folder}: the tokenizer has {len(tokenizer)} entries, the model only {rows}.")

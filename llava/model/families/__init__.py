@@ -6,10 +6,24 @@ from typing import Any
 
 from llava.errors import CheckpointError, UnsupportedModel
 from llava.model.families.base import Family
+from llava.model.families.gemma3 import Gemma3
+from llava.model.families.internvl import InternVL
 from llava.model.families.llava import Llava
 from llava.model.families.llava_next import LlavaNext
+from llava.model.families.minicpm_v import MiniCPMV
+from llava.model.families.onevision import LlavaOnevision
+from llava.model.families.smolvlm import Idefics3, SmolVLM
 
-FAMILIES: tuple[Family, ...] = (Llava(), LlavaNext())
+FAMILIES: tuple[Family, ...] = (
+    Llava(),
+    LlavaNext(),
+    MiniCPMV(),
+    LlavaOnevision(),
+    InternVL(),
+    SmolVLM(),
+    Idefics3(),
+    Gemma3(),
+)
 
 
 def family_of(model: Any) -> Family:

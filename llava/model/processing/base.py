@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 
-from llava.errors import BadInput, CheckpointError
+from llava.errors import BadInput, CheckpointError, ConfigurationError
 from llava.model.conversation import VICUNA_V1, Template, Turn, mark_images, mark_videos
 from llava.model.images import load_image
 
@@ -37,6 +37,8 @@ class Processor:
 
     family: ClassVar[str]
     """Name of the model family, as in `Family.name`."""
+    marker_end: ClassVar[str] = "\n"
+    """What stands between the marker of an image (video) and the text after it."""
 
     def __init__(
         self,
@@ -54,6 +56,23 @@ class Processor:
         if self.pad_id in self.placeholders:
             raise CheckpointError(f"The tokenizer pads with the image placeholder (id {self.pad_id}).")
 
+    def configure(self, **limits: int | None) -> None:
+        """Set `min_pixels` and `max_pixels`, between which images are resized; None leaves one as it is.
+
+        Raises:
+            ConfigurationError: the family does not resize by pixels, or the values are no limits.
+        """
+        given = [f"{name}={value}" for name, value in limits.items() if value is not None]
+        if given:
+            raise ConfigurationError(
+                f"{' and '.join(given)} cannot be used with {self.family} models, whose images have fixed sizes: "
+                "leave it out (Qwen-VL models take it)."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options that decide the pixels, to be recorded with results."""
+        return {}
+
     def prompt(self, text_or_turns: str | Sequence[Turn], n_images: int = 1, n_videos: int = 0) -> str:
         """Return the full prompt text.
 
@@ -66,7 +85,8 @@ class Processor:
             BadInput: some markers in the text, but not as many as images or videos.
         """
         turns = [(text_or_turns, None)] if isinstance(text_or_turns, str) else text_or_turns
-        return self.template.render(mark_images(mark_videos(turns, n_videos), n_images))
+        marked = mark_images(mark_videos(turns, n_videos, self.marker_end), n_images, self.marker_end)
+        return self.template.render(marked)
 
     def __call__(
         self,
