@@ -17,6 +17,7 @@ from llava.reduction.ficoco_v import (
     redundancy,
 )
 from tests.reduction import recorded
+from tests.reduction.slow_vision import ficoco_clean, ficoco_official
 
 INFINITE = 3e38  # how the records write infinity
 
@@ -127,33 +128,6 @@ def test_constant_rows_merge_nowhere():
     assert torch.equal(compress(tokens, filtered, targets, weights), tokens[filtered.left])
 
 
-def slow_clean(logits, tokens, cells, side, r, beta, quantile):
-    """The paper's reading of one layer, one token at a time."""
-    n = len(tokens) - 1
-    a = [float(logits[0, 1 + t]) for t in range(n)]
-    p = [sum(float(logits[1 + t, 1 + u]) for u in range(n)) / n for t in range(n)]
-    lengths = [sum(x * x for x in part) ** 0.5 for part in (a, p)]
-    s = [beta * a[t] / lengths[0] - (1 - beta) * p[t] / lengths[1] for t in range(n)]
-    windows = {}
-    for t, cell in enumerate(cells):
-        windows.setdefault((cell // side[1] // 2, cell % side[1] // 2), []).append(t)
-    for members in windows.values():
-        t = min(members, key=lambda t: s[t])
-        s[t] = s[t] / 2 if s[t] > 0 else 2 * s[t]
-    removed = sorted(range(n), key=lambda t: s[t])[:r]
-    kept = [t for t in range(n) if t not in removed]
-    total, mass = {t: tokens[1 + t].clone() for t in kept}, dict.fromkeys(kept, 1.0)
-    for t in removed:
-        row = torch.tensor([float(logits[1 + t, 1 + u]) for u in kept])
-        bound = float(row.quantile(quantile))
-        best = [i for i in range(len(kept)) if float(row[i]) > bound] or [int(row.argmax())]
-        parts = torch.tensor([float(row[i]) for i in best]).softmax(0)
-        for i, w in zip(best, parts, strict=True):
-            total[kept[i]] += w * tokens[1 + t]
-            mass[kept[i]] += float(w)
-    return [0, *(1 + t for t in kept)], torch.stack([tokens[0], *(total[t] / mass[t] for t in kept)])
-
-
 @pytest.mark.parametrize("quantile", [0.998, 0.8])
 def test_clean_variant_equals_slow_version(quantile):
     generator = torch.Generator().manual_seed(5)
@@ -161,6 +135,20 @@ def test_clean_variant_equals_slow_version(quantile):
     cells = torch.randperm(36, generator=generator)[:24].sort().values
     filtered = filter_clean(logits, 7, cells, (6, 6))
     out = compress_clean(tokens, logits, filtered, quantile)
-    left, slow = slow_clean(logits, tokens, cells.tolist(), (6, 6), 7, 0.35, quantile)
+    left, slow = ficoco_clean(logits, tokens, cells.tolist(), (6, 6), 7, 0.35, quantile)
     assert filtered.left.tolist() == left
     assert torch.allclose(out, slow, atol=1e-5)
+
+
+@pytest.mark.parametrize("quantile", [0.998, 0.8])
+def test_official_variant_equals_slow_version_over_layers(quantile):
+    generator = torch.Generator().manual_seed(6)
+    tokens = slow = torch.randn(37, 3, generator=generator)
+    buffer, cells = ScoreBuffer((6, 6)), [1e9] * 36
+    for r in (5, 8, 3):
+        logits = torch.randn(len(tokens), len(tokens), generator=generator)
+        filtered = filter_tokens(logits, r, buffer)
+        tokens = compress(tokens, filtered, *correlate(logits, filtered.removed, quantile))
+        slow = ficoco_official(logits, slow, cells, (6, 6), r, 0.35, quantile)
+        assert torch.allclose(tokens, slow, atol=1e-5)
+    assert torch.allclose(buffer.cells, torch.tensor(cells))

@@ -13,6 +13,7 @@ from llava.reduction.prumerge import (
 )
 from llava.reduction.ranking import best_first
 from tests.reduction import recorded
+from tests.reduction.slow_vision import prumerge
 
 
 def chosen(scores, hyper):
@@ -83,23 +84,6 @@ def test_few_tokens_have_fewer_neighbours():
     assert torch.allclose(out[0], X[0] + (A[1:, None] * X[1:]).sum(0))
 
 
-def slow_merge(x, a, keys, centres, neighbours):
-    """One centre and one neighbour at a time, lists built as the card describes them."""
-    n = len(x)
-    rest = sorted(set(range(n)) - set(centres))
-    rest = rest[len(rest) - max(n - len(centres), 0) :]
-
-    def cosine(i, j):
-        return float((keys[i] * keys[j]).sum() / (keys[i].norm() * keys[j].norm()))
-
-    out = []
-    for place, centre in enumerate(centres):
-        others = centres[:place] + centres[place + 1 :] + rest
-        near = sorted(others, key=lambda other: -cosine(centre, other))[:neighbours]
-        out.append(x[centre] + sum(float(a[t]) * x[t] for t in near))
-    return torch.stack([*out, sum(float(a[t]) * x[t] for t in rest)])
-
-
 @pytest.mark.parametrize("plus", [False, True])
 def test_equals_slow_version(plus):
     generator = torch.Generator().manual_seed(3)
@@ -107,4 +91,4 @@ def test_equals_slow_version(plus):
     a = torch.rand(60, generator=generator).softmax(0)
     centres = add_fixed_grid(a, 15) if plus else best_first(a, 15)
     assert (len(centres.unique()) < len(centres)) == plus
-    assert torch.allclose(merge(x, a, keys, centres, 7), slow_merge(x, a, keys, centres.tolist(), 7), atol=1e-5)
+    assert torch.allclose(merge(x, a, keys, centres, 7), prumerge(x, a, keys, centres.tolist(), 7), atol=1e-5)

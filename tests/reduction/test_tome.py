@@ -5,6 +5,7 @@ import torch
 
 from llava.reduction.tome import exact_schedule, limited, match_and_merge, parse_schedule
 from tests.reduction import recorded
+from tests.reduction.slow_vision import tome
 
 
 @pytest.mark.parametrize("name", [name for name in recorded.names("tome") if not name.startswith("sched")])
@@ -76,24 +77,6 @@ def test_nothing_to_merge_changes_nothing():
     assert tokens is TOKENS and sizes is None and group is None
 
 
-def slow_merge(metric, tokens, sizes, r):
-    """One pair at a time, [CLS] at 0."""
-    n = len(tokens)
-    even, odd = range(2, n, 2), list(range(1, n, 2))
-
-    def cosine(a, b):
-        return float((metric[a] * metric[b]).sum() / metric[a].norm() / metric[b].norm())
-
-    partner = {a: max(odd, key=lambda b: cosine(a, b)) for a in even}
-    merged = sorted(even, key=lambda a: -cosine(a, partner[a]))[: min(r, (n - 1) // 2)]
-    out = []
-    for p in [0, *(a for a in even if a not in merged), *odd]:
-        group = [p, *(a for a in merged if partner[a] == p)]
-        mass = sum(float(sizes[g]) for g in group)
-        out.append((sum(float(sizes[g]) * tokens[g] for g in group) / mass, mass))
-    return torch.stack([value for value, _ in out]), [mass for _, mass in out]
-
-
 @pytest.mark.parametrize("r", [3, 9, 100])
 def test_equals_slow_version(r):
     generator = torch.Generator().manual_seed(r)
@@ -101,6 +84,6 @@ def test_equals_slow_version(r):
     sizes = torch.randint(1, 5, (2, 30, 1), generator=generator).float()
     fast, masses, group = match_and_merge(metric, tokens, sizes, r)
     for row in range(2):
-        slow, mass = slow_merge(metric[row], tokens[row], sizes[row, :, 0], r)
+        slow, mass = tome(metric[row], tokens[row], sizes[row, :, 0], r)
         assert torch.allclose(fast[row], slow, atol=1e-5) and masses[row, :, 0].tolist() == mass
         assert torch.equal(torch.bincount(group[row]) > 0, torch.ones(fast.shape[1], dtype=torch.bool))

@@ -5,6 +5,7 @@ import torch
 
 from llava.reduction.visionzip import condense, dominant_tokens, pack_crops
 from tests.reduction import recorded
+from tests.reduction.slow_vision import visionzip
 
 
 @pytest.mark.parametrize("name", [name for name in recorded.names("visionzip") if "pack" not in name])
@@ -49,19 +50,6 @@ def test_fewer_left_than_asked_gives_what_is_left(dominant, contextual, expected
     assert out.shape == (1, expected, 1)
 
 
-def slow_condense(hidden, metric, dominant, contextual):
-    out = [hidden[p] for p in sorted(dominant)]
-    pool = [p for p in range(len(hidden)) if p not in dominant]
-    stride = max(1, len(pool) // contextual)
-    targets = pool[::stride][:contextual]
-    joined = {target: [] for target in targets}
-    for p in pool:
-        if p not in joined:
-            cosines = [float((metric[p] * metric[t]).sum() / metric[p].norm() / metric[t].norm()) for t in targets]
-            joined[targets[cosines.index(max(cosines))]].append(hidden[p])
-    return torch.stack(out + [hidden[t] + (sum(more) / len(more) if more else 0) for t, more in joined.items()])
-
-
 @pytest.mark.parametrize("contextual", [1, 4, 7])
 def test_equals_slow_version(contextual):
     generator = torch.Generator().manual_seed(contextual)
@@ -69,5 +57,5 @@ def test_equals_slow_version(contextual):
     dominant = dominant_tokens(torch.rand(2, 3, 40, generator=generator), 12)
     out, _ = condense(hidden, metric, dominant, contextual)
     for tile in range(2):
-        slow = slow_condense(hidden[tile], metric[tile], set(dominant[tile].tolist()), contextual)
+        slow = visionzip(hidden[tile], metric[tile], set(dominant[tile].tolist()), contextual)
         assert torch.allclose(out[tile], slow, atol=1e-5)
