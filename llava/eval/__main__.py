@@ -55,6 +55,10 @@ class RunConfig:
     """cpu, cuda, cuda:1, ..., or auto to spread the layers over all GPUs; default: a GPU if there is one."""
     attn_implementation: str | None = None
     """Attention kernel: sdpa, eager or flash_attention_2."""
+    min_pixels: int | None = None
+    """Smaller images are enlarged to so many pixels (Qwen-VL); default: what the checkpoint says."""
+    max_pixels: int | None = None
+    """Larger images are reduced to so many pixels (Qwen-VL); default: what the checkpoint says."""
     load_8bit: bool = False
     """Load in 8 bits (bitsandbytes)."""
     load_4bit: bool = False
@@ -140,6 +144,7 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> None:
         attn_implementation=config.attn_implementation,
         quantize=quantization(config.load_8bit, config.load_4bit),
     )
+    processor.configure(min_pixels=config.min_pixels, max_pixels=config.max_pixels)
     loaded = LoadedModel(model, processor, config.model_path or EMBEDDED, identity.weights_digest(model))
     family, rule = processor.family, family_of(model).budget_rule
     asked = [

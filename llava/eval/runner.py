@@ -100,6 +100,9 @@ def plan(data: DataSet, questions: Sequence[Question], loaded: LoadedModel, run:
         max_new_tokens=settings.max_new_tokens or data.benchmark.max_new_tokens,
         seed=settings.seed,
     )
+    pixels = loaded.processor.settings()
+    if pixels:
+        configuration["pixels"] = pixels
     run_id = identity.run_id(configuration)
     name = f"{loaded.name}-{run.label}-{run_id[:8]}"
     stem = f"{data.benchmark.name}-{data.kind}-{name}"

@@ -14,7 +14,8 @@ from llava.model.conversation import TEMPLATES
 
 COMMANDS = """\
 /image PATH   show one more image (a file or a link) with the next question
-/clear        forget the conversation and its images
+/video PATH   show one more video with the next question
+/clear        forget the conversation, its images and videos
 /help         this list
 /exit         leave (so do Ctrl-D and Ctrl-C)"""
 
@@ -32,6 +33,12 @@ class ChatConfig:
     """Checkpoint folder or hub name; by default the embedded llava-nano."""
     image_file: Annotated[tuple[str, ...], named("PATH [PATH ...]")] = ()
     """Images to talk about: files or links."""
+    video_file: Annotated[tuple[str, ...], named("PATH [PATH ...]")] = ()
+    """Videos to talk about: files (Video-LLaVA, Qwen-VL)."""
+    min_pixels: Annotated[int | None, named("COUNT")] = None
+    """Smaller images are enlarged to so many pixels (Qwen-VL); by default what the checkpoint says."""
+    max_pixels: Annotated[int | None, named("COUNT")] = None
+    """Larger images are reduced to so many pixels (Qwen-VL); by default what the checkpoint says."""
     prompt: Annotated[str | None, named("TEXT", "-p")] = None
     """Ask this, print the answer and leave."""
     conv_mode: Annotated[str | None, named("NAME")] = None
@@ -87,6 +94,7 @@ def chat(config: ChatConfig) -> int:
     from llava.model.builder import load
     from llava.model.families import family_of
     from llava.model.placement import quantization
+    from llava.model.video import video_path
     from llava.serve.session import Conversation, Sampling
 
     config.reduction.build(seed=config.seed)  # before the model is loaded: mistakes are told at once
@@ -94,6 +102,8 @@ def chat(config: ChatConfig) -> int:
     conversation = Conversation(None, None, sampling)
     for source in config.image_file:
         conversation.add_image(source)  # before the model is loaded: a wrong path is told at once
+    for source in config.video_file:
+        video_path(source)
     conversation.model, conversation.processor = load(
         config.model_path,
         device=config.device,
@@ -103,6 +113,9 @@ def chat(config: ChatConfig) -> int:
     )
     if config.conv_mode is not None:
         conversation.processor.template = TEMPLATES[config.conv_mode]
+    conversation.processor.configure(min_pixels=config.min_pixels, max_pixels=config.max_pixels)
+    for source in config.video_file:
+        conversation.add_video(source)
     rule = family_of(conversation.model).budget_rule
     method = config.reduction.build(rule, seed=config.seed)
     for note in config.reduction.notes(rule):
@@ -155,9 +168,9 @@ def obey(conversation: Any, line: str) -> bool:
         return False
     if command == "/clear":
         conversation.clear()
-        warn("Forgot the conversation and its images.")
-    elif command == "/image" and argument:
-        conversation.add_image(argument)
+        warn("Forgot the conversation, its images and videos.")
+    elif command in ("/image", "/video") and argument:
+        (conversation.add_image if command == "/image" else conversation.add_video)(argument)
         warn(f"The next question shows {argument}.")
     elif command == "/help":
         say(COMMANDS)

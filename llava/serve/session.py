@@ -1,4 +1,4 @@
-"""One conversation with a pruned model, independent of any screen: history, images, streaming, timings."""
+"""One conversation with a pruned model, independent of any screen: history, images, videos, streaming, timings."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import TextStreamer
 
 from llava.errors import BadInput, LlavaError
-from llava.model.conversation import IMAGE_MARKER, Turn
+from llava.model.conversation import IMAGE_MARKER, VIDEO_MARKER, Turn
 from llava.model.images import load_image
 
 
@@ -69,7 +69,7 @@ class Answer:
 
 
 class Conversation:
-    """Turns and images so far; `ask` answers the next question with the whole history in the prompt.
+    """Turns, images and videos so far; `ask` answers the next question with the whole history in the prompt.
 
     Args:
         model, processor: as `llava.load` returns them, the model pruned or not.
@@ -82,7 +82,8 @@ class Conversation:
         self.sampling = sampling or Sampling()
         self.turns: list[Turn] = []
         self.images: list[Image.Image] = []
-        self._new_images = 0
+        self.videos: list[Any] = []
+        self._new_images, self._new_videos = 0, 0
 
     def add_image(self, source: str | Path | Image.Image) -> None:
         """Show one more image with the next question.
@@ -93,9 +94,19 @@ class Conversation:
         self.images.append(load_image(source))
         self._new_images += 1
 
+    def add_video(self, source: Any) -> None:
+        """Show one more video with the next question; its frames are decoded at once.
+
+        Raises:
+            BadInput: it cannot be decoded, or the model takes no videos.
+        """
+        self.videos.append(self.processor.open_video(source))
+        self._new_videos += 1
+
     def clear(self) -> None:
-        """Forget all turns and images."""
-        self.turns, self.images, self._new_images = [], [], 0
+        """Forget all turns, images and videos."""
+        self.turns, self.images, self.videos = [], [], []
+        self._new_images, self._new_videos = 0, 0
 
     def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Answer:
         """Answer the next question and add it to the history; on an error the history stays as it was.
@@ -110,10 +121,13 @@ class Conversation:
         """
         if IMAGE_MARKER in question:
             raise BadInput(f"A question cannot contain {IMAGE_MARKER}: add images with --image-file or /image.")
+        if self.videos and VIDEO_MARKER in question:
+            raise BadInput(f"A question cannot contain {VIDEO_MARKER}: add videos with --video-file or /video.")
         started = time.perf_counter()
-        marked = f"{IMAGE_MARKER}\n" * self._new_images + question
-        prompt = self.processor.prompt([*self.turns, (marked, None)], len(self.images))
-        inputs = self.processor([prompt], [self.images])
+        end = self.processor.marker_end
+        marked = f"{IMAGE_MARKER}{end}" * self._new_images + f"{VIDEO_MARKER}{end}" * self._new_videos + question
+        prompt = self.processor.prompt([*self.turns, (marked, None)], len(self.images), len(self.videos))
+        inputs = self.processor([prompt], [self.images], [self.videos])
         length = inputs["input_ids"].shape[1]
         self._check_length(length)
         streamer = _Streamer(self.processor.tokenizer, on_text) if self.sampling.num_beams == 1 else None
@@ -128,7 +142,7 @@ class Conversation:
         seconds = time.perf_counter() - started
         text = self.processor.decode(new_ids)[0]
         self.turns.append((marked, text))
-        self._new_images = 0
+        self._new_images, self._new_videos = 0, 0
         first = streamer.first_token_at - started if streamer and streamer.first_token_at else None
         return Answer(text, prompt, new_ids.shape[1], first, seconds)
 

@@ -17,6 +17,9 @@ class FakeProcessor:
         self.answer = answer
         self.prompts = []
 
+    def settings(self):
+        return {}
+
     def prompt(self, text, n_images=1):
         return text
 
@@ -52,6 +55,8 @@ def report(samples):
     return SimpleNamespace(
         prompt=[600] * samples,
         visual=[576] * samples,
+        newlines=[0] * samples,
+        newlines_kept=[0] * samples,
         asked=[128] * samples,
         kept=[[132] * samples],
         final=[132] * samples,

@@ -12,12 +12,18 @@ from llava.model.families.llava import Llava
 from llava.model.families.llava_next import LlavaNext
 from llava.model.families.minicpm_v import MiniCPMV
 from llava.model.families.onevision import LlavaOnevision
+from llava.model.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
 from llava.model.families.smolvlm import Idefics3, SmolVLM
+from llava.model.families.video_llava import VideoLlava
 
 FAMILIES: tuple[Family, ...] = (
+    VideoLlava(),  # before LLaVA, whose model type its original checkpoints claim
     Llava(),
     LlavaNext(),
     MiniCPMV(),
+    Qwen2VL(),
+    Qwen25VL(),
+    Qwen3VL(),
     LlavaOnevision(),
     InternVL(),
     SmolVLM(),

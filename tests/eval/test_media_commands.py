@@ -1,0 +1,38 @@
+"""`python -m llava.eval` with Qwen2-VL and Video-LLaVA: the three benchmarks on tiny checkpoints, the released rule."""
+
+import json
+
+import pytest
+
+from llava.eval.__main__ import main
+from tests.eval.small_data import write_mme, write_pope, write_textvqa
+from tests.model import media_reference as media
+
+SMALL_DART = ["--set", "pivots_visual=1", "--set", "pivots_text=1", "--max-new-tokens", "2", "--device", "cpu"]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    home = tmp_path / "playground" / "data" / "eval"
+    write_pope(home / "pope" / "mini")
+    write_mme(home / "MME" / "mini")
+    write_textvqa(home / "textvqa" / "mini")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "video_llava"])
+def test_three_benchmarks(kind, workplace, capsys):
+    folder = media.write(workplace / kind, kind)
+    released = ["--reduction-ratio", "0.5", "--max-num-tokens", "2"]
+    words = ["pope", "mme", "textvqa", "--model-path", str(folder), "--limit", "4", *released, *SMALL_DART]
+    assert main([*words, *(["--max-pixels", "12544"] if kind == "qwen2_vl" else [])]) == 0
+    screen = capsys.readouterr().out
+    rule = "Qwen2-VL rule: reduction ratio 0.5 counts; budget 2 ignored"
+    assert (rule if kind == "qwen2_vl" else "budget 2 counts; reduction ratio 0.5 ignored") in screen
+    records = [json.loads(path.read_text()) for path in workplace.glob("results/*.json")]
+    assert {record["benchmark"] for record in records} == {"pope", "mme", "textvqa"}
+    for record in records:
+        assert record["accounting"]["final"] < record["accounting"]["visual"]
+        limits = {"min_pixels": 3136, "max_pixels": 12544} if kind == "qwen2_vl" else None
+        assert record["configuration"].get("pixels") == limits
