@@ -183,24 +183,25 @@ def _record(piece: str, score: float, kind: int) -> bytes:
 def grow(model, old, new, seed: int = 0):
     """Give `model` (LLaVA with a Llama) embeddings and output rows for every piece of tokenizer `new`; returns it.
 
-    A new piece starts as the mean of what stood for it before: the pieces `old` splits it (Chinese: its English
-    meaning) into, with noise of a tenth of the rows' spread that keeps equal means apart.
+    As input a new piece starts as the mean of what stood for it before: the pieces `old` splits it (Chinese: its
+    English meaning) into, with noise of a tenth of the rows' spread that keeps equal means apart. As output it starts
+    as the mean of all rows: copied rows would take half of the answers from the pieces they are copied from.
     """
     rows = max(nano_config(new).text_config.vocab_size, model.get_input_embeddings().weight.shape[0])
     model.resize_token_embeddings(rows, mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
     meaning = meanings()
-    for table in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
-        table[len(old) :] = table[: len(old)].mean(0)
-        spread = table[: len(old)].std()
-        for piece, index in sorted(new.get_vocab().items(), key=lambda item: item[1]):
-            if index < len(old):
-                continue
-            text = meaning.get(piece, piece.replace(SPACE, " "))
-            parts = old(f"\n{text}", add_special_tokens=False).input_ids[2:]
-            if text.startswith(" ") or piece in meaning:
-                parts = old(text.strip(), add_special_tokens=False).input_ids
-            noise = torch.randn(table.shape[1], generator=generator) * spread / 10
-            table[index] = table[parts].mean(0) + noise.to(table)
+    head, table = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    head[len(old) :] = head[: len(old)].mean(0)
+    table[len(old) :] = table[: len(old)].mean(0)
+    for piece, index in sorted(new.get_vocab().items(), key=lambda item: item[1]):
+        if index < len(old):
+            continue
+        text = meaning.get(piece, piece.replace(SPACE, " "))
+        parts = old(f"\n{text}", add_special_tokens=False).input_ids[2:]
+        if text.startswith(" ") or piece in meaning:
+            parts = old(text.strip(), add_special_tokens=False).input_ids
+        noise = torch.randn(table.shape[1], generator=generator) * table[: len(old)].std() / 10
+        table[index] = table[parts].mean(0) + noise.to(table)
     model.config.text_config.vocab_size = rows
     return model

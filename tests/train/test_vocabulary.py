@@ -72,6 +72,7 @@ def test_a_grown_model_keeps_its_answers_and_training_starts_from_it(tmp_path):
         before = model(input_ids=ids).logits[..., : len(old)]
         after = vocabulary.grow(model, old, new)(input_ids=ids).logits
     torch.testing.assert_close(after[..., : len(old)], before)
+    assert torch.equal(after.argmax(-1), before.argmax(-1))
     rows = model.get_input_embeddings().weight[len(old) : len(new)]
     assert rows.isfinite().all() and torch.pdist(rows.detach().float()).min() > 0.01
     model.save_pretrained(start)
