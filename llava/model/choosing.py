@@ -127,16 +127,18 @@ class Choosing:
         if kept.values is not None and kept.space == TOWER:
             kept = replace(kept, values=image.project(kept.values))
         if kept.sources is not None and image.tiles.source is not None:
-            kept = replace(kept, sources=_offsets(kept.sources, image.tiles))
+            kept = replace(kept, sources=_offsets(kept.sources, image.tiles.source))
         return kept
 
     def _filled(self, output: Any, chosen: list[tuple[ImageState, Kept]]) -> Any:
-        features, rows = [], []
+        features: list[Tensor] = []
+        rows: list[Tensor] = []
         for image, kept in chosen:
             values = image.features[kept.indices] if kept.values is None else kept.values
             features.append(values.to(image.features.dtype))
-            rows.append(kept.indices if kept.values is None else None)
-        return self.family.with_features(output, features, None if any(row is None for row in rows) else rows)
+            if kept.values is None and kept.indices is not None:
+                rows.append(kept.indices)
+        return self.family.with_features(output, features, rows if len(rows) == len(features) else None)
 
     def _refuse(self, kept: Any) -> None:
         name = self.method.name
@@ -168,10 +170,12 @@ class Choosing:
             )
 
 
-def _offsets(sources: Tensor, tiles: Tiles) -> Tensor:
-    """Tokens of tiles (tile * N + number, -1: none) -> their offsets among the image's tokens in the prompt, or -1."""
-    n_tokens = tiles.features.shape[0] * tiles.features.shape[1]
-    places = torch.full((n_tokens + 1,), -1, device=sources.device)
-    places[tiles.source] = torch.arange(len(tiles.source), device=sources.device)  # newlines write to the last entry
-    places[-1] = -1
-    return places[sources]
+def _offsets(sources: Tensor, all_sources: Tensor) -> Tensor:
+    """Tokens of tiles (tile * N + number, -1: none) -> their offsets among the image's tokens in the prompt, or -1.
+
+    Args:
+        sources: (K,).
+        all_sources: (L,) those of the image's tokens, -1 at newlines.
+    """
+    same = sources[:, None] == all_sources
+    return torch.where(same.any(1) & (sources >= 0), same.int().argmax(1), -1)

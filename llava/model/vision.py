@@ -104,13 +104,18 @@ class TowerReader:
         Raises:
             BadInput: images and places do not fit together.
         """
-        if not (self.merges and self.method.alone == ONE_IMAGE):
+        if not self._one_by_one(tilings):
             return self._encode(inputs, tilings, lengths)
         runs = []
         for number in range(self.family.n_images(inputs, self.kind)):
             own = None if tilings is None else tilings[number : number + 1]
             runs.append(self._encode(self.family.one_image(inputs, number, self.kind), own, lengths))
         return runs[0][0], [state for _, states in runs for state in states]
+
+    def _one_by_one(self, tilings: Sequence[Tiling] | None) -> bool:
+        """Whether every image is encoded by itself: the method wants it, or what is left of a tile may differ."""
+        alone = self.method.alone if isinstance(self.method, Encoder) else ""
+        return alone == ONE_IMAGE or (alone == ONE_TILE and len({tiling.n_tiles for tiling in tilings or ()}) > 1)
 
     # ------------------------------------------------------------------------------------------------------- one run
 
