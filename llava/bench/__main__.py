@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -19,9 +19,11 @@ class Prefill:
     """Time the prefill of methods against the unpruned model, interleaved in one process."""
 
     shape: str = "small"
-    """Decoder size: small, llava-1.5-7b, llava-1.5-13b, qwen2-vl-7b."""
+    """Model size: small, llava-1.5-7b, llava-1.5-13b, llava-next-7b, qwen2-vl-7b."""
+    layers: int | None = None
+    """Build only so many decoder layers; selection is still given as a share of the whole prefill, extrapolated."""
     tokens: int = 2880
-    """Visual tokens of the image (the nearest square number is used)."""
+    """Visual tokens of the image (the nearest number that the shape can make is used)."""
     keep: int = 320
     """Visual tokens to keep."""
     layer: int = 2
@@ -31,7 +33,7 @@ class Prefill:
     batch: int = 1
     """Prompts at a time."""
     methods: str = "dart,random"
-    """Methods, separated by commas; the unpruned model is always measured."""
+    """Methods, separated by commas, or `all`; the unpruned model is always measured."""
     repeats: int = 7
     """Counted rounds."""
     warmup: int = 2
@@ -62,6 +64,8 @@ class Prefill:
         ]
         if self.shape not in SHAPES:
             found.append(f"Unknown shape {self.shape!r}. Known: {', '.join(SHAPES)}.")
+        elif self.layers is not None and not 3 <= self.layers <= SHAPES[self.shape].layers:
+            found.append(f"--layers {self.layers}: give 3 to {SHAPES[self.shape].layers} for {self.shape}.")
         if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
             found.append(f"Unknown dtype {self.dtype!r}. Known: auto, float32, bfloat16, float16.")
         return found
@@ -70,13 +74,18 @@ class Prefill:
 def build_methods(config: Prefill) -> dict:
     """Label -> method, the unpruned one first; all mistakes of all methods together."""
     from llava.reduction import registry
+    from llava.reduction.base import InLLM
 
     built, problems = {"none": registry.create("none")}, []
-    for name in dict.fromkeys(part.strip() for part in config.methods.split(",") if part.strip()):
+    names = registry.names() if config.methods == "all" else config.methods.split(",")
+    for name in dict.fromkeys(part.strip() for part in names if part.strip()):
         if name == "none":
             continue
         try:
-            built[name] = registry.create(name, keep=config.keep, layer=config.layer)
+            kind = registry.get(name)
+            cuts_once = issubclass(kind, InLLM) and "layer" in {field.name for field in fields(kind)}
+            layer = {"layer": config.layer} if cuts_once else {}
+            built[name] = registry.create(name, keep=config.keep, **layer)
         except LlavaError as error:
             problems.append(str(error))
     if problems:
@@ -131,9 +140,11 @@ def prefill(config: Prefill) -> None:
     device = torch.device(config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     kind = config.dtype if config.dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32"
     dtype = getattr(torch, kind)
-    model = shapes.random_model(shapes.named(config.shape), config.tokens, dtype, device, config.attn_implementation)
+    shape = shapes.named(config.shape, config.layers)
+    model = shapes.random_model(shape, config.tokens, dtype, device, config.attn_implementation)
     inputs = shapes.random_inputs(model, config.text // 2, config.text - config.text // 2, config.batch)
-    rows = measure(model, inputs, methods, config.repeats, config.warmup)
+    of_layers = None if config.layers is None else shapes.named(config.shape).layers
+    rows = measure(model, inputs, methods, config.repeats, config.warmup, of_layers, say=commandline.warn)
     commandline.say(
         f"{config.shape}, {model.config.image_seq_length} visual tokens, batch {config.batch}, {kind}, "
         f"{config.attn_implementation}"

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from tqdm import tqdm
 from transformers import DynamicCache
 
+from llava.errors import LlavaError
 from llava.reduction.base import Reduction
 
-from .timing import Spread, interleaved, ratios
+from .timing import Spread, interleaved, ratios, synchronize
 
 
 @torch.no_grad()
 def measure(
-    model, inputs: dict[str, torch.Tensor], methods: dict[str, Reduction], repeats: int, warmup: int
+    model: Any,
+    inputs: dict[str, torch.Tensor],
+    methods: dict[str, Reduction],
+    repeats: int,
+    warmup: int,
+    of_layers: int | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> list[dict]:
     """Time the prefill (vision tower, projector, decoder, one row of logits, a fresh cache) under every method.
 
     Args:
         methods: label -> method; the first one is the baseline of the ratios.
+        of_layers: layers of the whole decoder if the model is a slice of it; selection is then also given as a share of
+            the whole decoder's unpruned prefill, extrapolated layer by layer from the slice's.
+        say: told which methods cannot work on this model.
     Returns:
         one row for each method: seconds (median, quartiles), speed-up over the baseline, the FLOPs ratio, selection
         time and its share of the baseline's prefill, tokens and cache bytes.
@@ -30,18 +43,26 @@ def measure(
     def prefill(label: str) -> None:
         with methods[label](model) as pruning:
             model(**inputs, past_key_values=DynamicCache(config=model.config.get_text_config()), logits_to_keep=1)
-        reports[label].append(pruning)
+        reports[label].append(pruning.last)
 
-    bar = tqdm(total=len(methods) * (repeats + warmup), desc="prefill", leave=False)
-    seconds = interleaved(
-        {label: lambda label=label: prefill(label) for label in methods}, model.device, repeats, warmup, tick=bar.update
-    )
+    runs = {}
+    for label in methods:  # a round that is not timed; it shows which methods work here
+        try:
+            prefill(label)
+            runs[label] = lambda label=label: prefill(label)
+        except LlavaError as error:
+            say(f"{label} is left out: {error}")
+        reports[label].clear()
+    bar = tqdm(total=len(runs) * (repeats + warmup), desc="prefill", leave=False)
+    seconds = interleaved(runs, model.device, repeats, warmup, tick=bar.update)
     bar.close()
-    baseline = next(iter(methods))
+    baseline = next(iter(runs))
+    unpruned = Spread.of(seconds[baseline]).median
+    whole = unpruned if of_layers is None else _extrapolated(model, inputs, unpruned, of_layers)
     rows = []
-    for label in methods:
-        last = reports[label][-1].last
-        selection = Spread.of([pruning.last.selection_seconds for pruning in reports[label][warmup:]])
+    for label in runs:
+        last = reports[label][-1]
+        selection = Spread.of([report.selection_seconds for report in reports[label][warmup:]])
         rows.append(
             {
                 "method": label,
@@ -49,7 +70,8 @@ def measure(
                 "speedup": asdict(ratios(seconds[baseline], seconds[label])),
                 "flops_ratio": sum(last.flops_exact_unpruned) / sum(last.flops_exact),
                 "selection_seconds": asdict(selection),
-                "selection_share": selection.median / Spread.of(seconds[baseline]).median,
+                "selection_share": selection.median / whole,
+                "whole_unpruned_seconds": whole,
                 "visual": last.visual,
                 "asked": last.asked,
                 "final": last.final,
@@ -59,3 +81,17 @@ def measure(
             }
         )
     return rows
+
+
+def _extrapolated(model: Any, inputs: dict[str, torch.Tensor], unpruned: float, of_layers: int) -> float:
+    """Seconds of the whole model's unpruned prefill, from those of a slice of its decoder."""
+    images = {name: value for name, value in inputs.items() if name in ("pixel_values", "image_sizes")}
+    seconds = []
+    for _ in range(2):
+        synchronize(model.device)
+        started = time.perf_counter()
+        model.get_image_features(**images)
+        synchronize(model.device)
+        seconds.append(time.perf_counter() - started)
+    tower = min(seconds)
+    return tower + (unpruned - tower) * of_layers / model.config.get_text_config().num_hidden_layers

@@ -1,6 +1,7 @@
 """The prefill bench: order of the runs, spread, what a measurement reports, bad options. No time is judged."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,6 +45,29 @@ def test_a_measurement_reports_counts_and_operations():
     assert random["cache_bytes"] == 2 * (2 * 56 + 2 * 16) * 2 * 32 * 4
 
 
+def test_a_next_shape_cuts_a_square_image_into_tiles(monkeypatch):
+    monkeypatch.setattr(shapes, "CLIP_L", shapes.TINY_TOWER)
+    monkeypatch.setattr(shapes, "TILE", 42)  # 3 x 3 patches
+    shape = replace(TINY, next=True)
+    model = shapes.random_model(shape, 45, torch.float32, torch.device("cpu"), "sdpa")
+    inputs = shapes.random_inputs(model, 3, 4)
+    assert inputs["pixel_values"].shape == (1, 5, 3, 42, 42)
+    assert model.config.image_seq_length == 9 + 6 * (6 + 1)  # the whole, and crops whose rows end with a newline
+    methods = {name: registry.create(name, **options) for name, options in {"none": {}, "dart": {"keep": 9}}.items()}
+    none, dart = measure(model, inputs, methods, repeats=1, warmup=0, of_layers=40)
+    assert none["final"] == [51] and dart["final"][0] < 51
+    whole, seen = none["whole_unpruned_seconds"], none["prefill_seconds"]["median"]
+    assert seen < whole < 20 * seen  # forty layers instead of four, the tower once
+
+
+def test_a_method_that_cannot_work_is_left_out_with_the_reason():
+    model = shapes.random_model(TINY, 16, torch.float32, torch.device("cpu"), "sdpa")
+    methods = {"none": registry.create("none"), "random": registry.create("random", keep=4, layer=9)}
+    said = []
+    rows = measure(model, shapes.random_inputs(model, 3, 4), methods, repeats=1, warmup=0, say=said.append)
+    assert [row["method"] for row in rows] == ["none"] and "layer=9 is outside the model" in said[0]
+
+
 def test_the_command_writes_the_raw_result(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(shapes.SHAPES, "tiny", TINY)
     path = tmp_path / "deep" / "raw.json"
@@ -62,6 +86,7 @@ def test_the_command_writes_the_raw_result(tmp_path, monkeypatch, capsys):
         ("--keep 0 --repeats 0", "2 mistakes"),
         ("--methods dart,dat", "Did you mean 'dart'"),
         ("--dtype int8", "Unknown dtype"),
+        ("--layers 2", "give 3 to 16 for small"),
     ],
 )
 def test_bad_options(words, sentence, capsys):
