@@ -137,6 +137,7 @@ class FiCoCoV(Encoder):
         n = tower.side[0] * tower.side[1]
         start = self.control_encoding_layer
         first = tower.n_layers // 2 if start is None else start + 1
+        schedule: list[int] | None
         if self.r is not None:
             schedule = limited([self.r] * max(tower.feature_layer + 1 - first, 0), n, 0)
         else:

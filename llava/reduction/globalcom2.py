@@ -21,7 +21,7 @@ from llava.reduction.checks import option
 from llava.reduction.image import BeforeLLM, ImageState, Kept, TowerLayer
 from llava.reduction.ranking import best_first, best_mask, share
 from llava.reduction.registry import register
-from llava.reduction.tiles import image_mask, in_place, on_canvas, unpadded
+from llava.reduction.tiles import Crops, crops_of, image_mask, in_place, on_canvas, shown_tokens, unpadded
 
 SUM_EPS = 1e-8
 NORM_EPS = 1e-12
@@ -66,7 +66,7 @@ class GlobalCom2(BeforeLLM):
         return ["positions='original' needs variant='clean': the official variant moves tokens about."]
 
     @property
-    def needs_tiles(self) -> bool:
+    def needs_tiles(self) -> bool:  # type: ignore[override]  # it depends on the variant
         """Whether the method has nothing to do in models that do not cut images into tiles."""
         return self.variant == OFFICIAL
 
@@ -83,25 +83,28 @@ class GlobalCom2(BeforeLLM):
         logits, tiles = cls_logits(image.layer(self.layer)), image.tiles
         n = logits.numel()
         ratio = self.keep if isinstance(self.keep, float) else min(1.0, self.keep / n)
-        if tiles.grid is None:
+        crops = crops_of(image)
+        if crops is None:
             everything = torch.ones_like(logits, dtype=torch.bool)
             kept = everything if self.variant == OFFICIAL else best_mask(logits, min(self.asked(image.n_visual), n))
             return in_place(image, kept, newlines=self.variant == OFFICIAL)
-        total = self._tokens(image) if self.budget == EXACT else None
-        choice = select_tokens(logits, tiles.size, tiles.grid, tiles.side, ratio=ratio, tau=self.tau, total=total)
+        total = self._tokens(image, crops) if self.budget == EXACT else None
+        choice = select_tokens(logits, crops.size, crops.grid, crops.side, ratio=ratio, tau=self.tau, total=total)
         if self.variant == CLEAN:
             thumbnail = torch.zeros_like(choice.crops[:1]).index_fill_(1, choice.thumbnail, True)
             return in_place(image, torch.cat([thumbnail, choice.crops]), newlines=True)
-        order = deliver_crops(choice.crops, tiles.size, tiles.grid, tiles.side)
+        order = deliver_crops(choice.crops, crops.size, crops.grid, crops.side)
         sources = torch.cat([choice.thumbnail, torch.where(order < 0, order, logits.shape[1] + order)])
-        rows, newline = tiles.features.flatten(0, 1)[sources.clamp_min(0)], tiles.newline.to(tiles.features)
-        return Kept(values=torch.where((sources < 0)[:, None], newline, rows), sources=sources)
+        rows = tiles.features.flatten(0, 1)[sources.clamp_min(0)]
+        if tiles.newline is None:  # a tiled model without newlines
+            return Kept(values=rows[sources >= 0], sources=sources[sources >= 0])
+        return Kept(values=torch.where((sources < 0)[:, None], tiles.newline.to(rows), rows), sources=sources)
 
-    def _tokens(self, image: ImageState) -> int:
+    def _tokens(self, image: ImageState, crops: Crops) -> int:
         """What an exact budget leaves for tokens after the newlines."""
-        asked, tiles = self.asked(image.n_visual), image.tiles
-        shown = int((tiles.source >= 0).sum())
-        newlines = tiles.grid[0] * tiles.side[0] if self.variant == OFFICIAL else image.n_visual - shown
+        asked, shown = self.asked(image.n_visual), int(shown_tokens(image).sum())
+        newlines = crops.grid[0] * crops.side[0] if self.variant == OFFICIAL else image.n_visual - shown
+        newlines *= image.tiles.newline is not None
         if asked < newlines:
             raise ConfigurationError(
                 f"keep={self.keep} with budget='exact' is less than the {newlines} newline tokens of an image: give at "
@@ -165,8 +168,7 @@ def crop_scores(
     )[0, 0]
     rows, columns = on_canvas(grid, side, logits.device)
     rows, columns = (rows - top).clamp(0, height - 1), (columns - left).clamp(0, width - 1)
-    parts = (logits, overview[rows, columns])
-    parts = [part.masked_fill(~shown, 0) for part in parts]
+    parts = [part.masked_fill(~shown, 0) for part in (logits, overview[rows, columns])]
     unit = [part / part.norm(dim=1, keepdim=True).clamp_min(NORM_EPS) for part in parts]
     return (unit[0] + unit[1]).masked_fill(~shown, -torch.inf)
 

@@ -18,7 +18,7 @@ from llava.reduction.checks import option
 from llava.reduction.image import BeforeLLM, ImageState, Kept
 from llava.reduction.ranking import best_mask, share
 from llava.reduction.registry import register
-from llava.reduction.tiles import in_place, shown_tokens
+from llava.reduction.tiles import crops_of, in_place, shown_tokens
 
 OFFICIAL, EXACT = "official", "exact"
 BANDS, SPATIAL = "bands", "spatial"
@@ -73,17 +73,18 @@ class HiRED(BeforeLLM):
     def select_image(self, image: ImageState) -> Kept:
         tiles = image.tiles
         n = tiles.features.shape[:2].numel()
-        shown = shown_tokens(image) if self.budget == EXACT else None
+        shown = shown_tokens(image)[1:] if self.budget == EXACT else None
+        crops = crops_of(image)
         mask = select_tokens(
             image.layer(self.layer).cls_attention(),
             image.layer(self.allocation_layer).cls_attention()[0],
             total=max(1, int(n * self.keep)) if isinstance(self.keep, float) else min(self.keep, n),
-            grid=tiles.grid or (0, 0),
-            side=tiles.side,
+            grid=(0, 0) if crops is None else crops.grid,
+            side=(0, 0) if crops is None else crops.side,
             alpha=self.alpha,
             allocation=self.allocation,
             budget=self.budget,
-            shown=None if shown is None else shown[1:],
+            shown=shown,
         )
         return in_place(image, mask)
 
@@ -94,7 +95,7 @@ def select_tokens(
     *,
     total: int,
     grid: tuple[int, int] = (0, 0),
-    side: tuple[int, int] | None = None,
+    side: tuple[int, int] = (0, 0),
     alpha: float = 0.5,
     allocation: str = BANDS,
     budget: str = OFFICIAL,
@@ -104,7 +105,7 @@ def select_tokens(
 
     Args:
         late: (tiles, heads, N) softmax [CLS] rows over the patches, at the layer that yields the features.
-        early: (heads, N) the thumbnail's rows at the allocation layer; only needed with crops.
+        early: (heads, N) the thumbnail's rows at the allocation layer; with crops only.
         total: budget of the image, all tiles together.
         grid: (rows, columns) of crops; tile 0 is the thumbnail, the others are crops, row-major.
         side: (h, w) tokens of a tile; only allocation "spatial" needs it.
@@ -119,8 +120,8 @@ def select_tokens(
     """
     scores = late.sum(1)
     tiles, n = scores.shape
-    if tiles == 1:
-        return best_mask(scores, min(total, n))
+    if early is None or tiles == 1:
+        return best_mask(scores[:1], min(total, n))
     full = min(int(total * alpha), n)
     rest = min(total - full, (tiles - 1) * n)
     votes = count_votes(early.sum(0), grid, int(n * (1 - alpha)), allocation, side)
@@ -136,7 +137,7 @@ def select_tokens(
 
 
 def count_votes(
-    attention: Tensor, grid: tuple[int, int], voters: int, allocation: str = BANDS, side: tuple[int, int] | None = None
+    attention: Tensor, grid: tuple[int, int], voters: int, allocation: str = BANDS, side: tuple[int, int] = (0, 0)
 ) -> Tensor:
     """Votes of the thumbnail's most attended tokens for each crop.
 

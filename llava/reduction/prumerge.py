@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from llava.errors import LlavaError
 from llava.reduction.base import RENUMBERED
 from llava.reduction.checks import option
 from llava.reduction.image import TOWER, BeforeLLM, ImageState, Kept
@@ -49,7 +50,7 @@ class PruMerge(BeforeLLM):
         UnsupportedModel: the tower has no [CLS] token (on use).
     """
 
-    keep: int | float | None = None
+    keep: int | float | None = None  # type: ignore[assignment]  # None is one value more
     neighbours: int = option(32, low=0)
     factor: float = option(1.5, low=0)
     layer: int = -1
@@ -81,6 +82,8 @@ class PruMerge(BeforeLLM):
         return min(n_visual, sum(self._delivered(count) for count in quotas(self.keep, n_tiles, n_visual)))
 
     def select_image(self, image: ImageState) -> Kept:
+        if image.tiles.tower is None:
+            raise LlavaError("The vision tower was not read, so there is nothing to merge.")
         layer = image.layer(self.layer)
         keys, features = layer.keys(), image.tiles.tower[:, 1:]  # (T, 1 + N, C), (T, N, C)
         scores = cls_scores(layer.queries()[:, 0], keys)  # (T, N)
@@ -173,10 +176,10 @@ def add_fixed_grid(scores: Tensor, n_outliers: int) -> Tensor:
     """
     n = len(scores)
     step = int(n / n_outliers)
-    grid = range(int(step / 2), n - 1, step)
+    grid = list(range(int(step / 2), n - 1, step))
     if len(grid) != n_outliers:  # the release needs a step that divides well
         grid = [int((i + 0.5) * n / n_outliers) for i in range(n_outliers)]
-    return torch.cat([best_first(scores, n_outliers), to_device(list(grid), scores.device)])
+    return torch.cat([best_first(scores, n_outliers), to_device(grid, scores.device)])
 
 
 def add_distinct_grid(scores: Tensor, n_outliers: int, n_grid: int) -> Tensor:

@@ -4,6 +4,8 @@ A tile has `side` = (h, w) tokens, row-major. Crops are numbered row-major over 
 make a canvas of (rows * h, columns * w) tokens.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,8 @@ def on_canvas(
         *(torch.arange(n, device=device) for n in (grid[0], side[0], grid[1], side[1])), indexing="ij"
     )
     rows, columns = crop_row * side[0] + row, crop_column * side[1] + column
-    return tuple(x.transpose(1, 2).reshape(grid[0] * grid[1], side[0] * side[1]) for x in (rows, columns))
+    n_crops, n = grid[0] * grid[1], side[0] * side[1]
+    return rows.transpose(1, 2).reshape(n_crops, n), columns.transpose(1, 2).reshape(n_crops, n)
 
 
 def stitch(crops: Tensor, grid: tuple[int, int], side: tuple[int, int]) -> Tensor:
@@ -75,6 +78,24 @@ def quotas(keep: int | float, n_tiles: int, n: int) -> list[int]:
     return [share + (tile < rest) for tile in range(n_tiles)]
 
 
+@dataclass(frozen=True)
+class Crops:
+    """How an image was cut: `grid` (rows, columns) of crops, `side` (h, w) tokens of each, `size` (height, width) of
+    the original image in pixels."""
+
+    grid: tuple[int, int]
+    side: tuple[int, int]
+    size: tuple[int, int]
+
+
+def crops_of(image: ImageState) -> Crops | None:
+    """The crops of an image; None if it is one tile."""
+    tiles = image.tiles
+    if tiles.grid is None or tiles.side is None or tiles.size is None:
+        return None
+    return Crops(tiles.grid, tiles.side, tiles.size)
+
+
 def shown_tokens(image: ImageState) -> Tensor:
     """(T, N) bool, True at the tokens of the tiles that the unpruned model would get, i.e. not at padding."""
     n_tiles, n = image.tiles.features.shape[:2]
@@ -105,8 +126,9 @@ def as_canvas(image: ImageState, kept: Tensor) -> Kept:
     Args:
         kept: (T, N) bool.
     """
-    if image.tiles.grid is None:
+    crops = crops_of(image)
+    if crops is None:
         return in_place(image, kept)
     n = kept.shape[1]
-    sources = torch.cat([kept[0].nonzero().squeeze(1), n + reading_order(kept[1:], image.tiles.grid, image.tiles.side)])
+    sources = torch.cat([kept[0].nonzero().squeeze(1), n + reading_order(kept[1:], crops.grid, crops.side)])
     return Kept(values=image.tiles.features.flatten(0, 1)[sources], sources=sources)

@@ -32,17 +32,17 @@ class Merging:
         removals: tokens to remove, by block.
         class_token: whether position 0 is [CLS].
         n_patches: patches of a tile, before any merge.
-        sizes: (T, S, 1) patches each token stands for; None before the first merge.
-        places: (T, S, 1) mean number of those patches.
+        places: (T, S, 1) mean number of the patches each token stands for.
         sources: (T, S) the one of them that stayed in its place, [CLS] being -1.
+        sizes: (T, S, 1) how many they are; None before the first merge.
     """
 
     removals: dict[int, int]
     class_token: bool
     n_patches: int
+    places: Tensor
+    sources: Tensor
     sizes: Tensor | None = None
-    places: Tensor | None = None
-    sources: Tensor | None = None
 
 
 @register("tome")
@@ -85,7 +85,7 @@ class ToMe(Encoder):
         return problems
 
     @property
-    def alone(self) -> str:
+    def alone(self) -> str:  # type: ignore[override]  # it depends on the budget
         """A count is shared by the tiles of one image, so images are encoded one at a time."""
         return "" if self.r is not None or isinstance(self.keep, float) else ONE_IMAGE
 
@@ -106,16 +106,13 @@ class ToMe(Encoder):
         else:
             keep = max(1, int(n * self.keep) if isinstance(self.keep, float) else self.keep // tower.tiles_per_image)
             removals = reach(keep, n, blocks, int(tower.has_cls))
-        return Merging(dict(enumerate(removals)), tower.has_cls, n)
+        numbers = torch.arange(-int(tower.has_cls), n, device=tower.device).expand(tower.n_tiles, -1)
+        return Merging(dict(enumerate(removals)), tower.has_cls, n, numbers[..., None].float(), numbers)
 
     def merge(self, memory: Merging, layer: TowerLayer, hidden: Tensor) -> Tensor:
-        if memory.places is None:
-            numbers = torch.arange(hidden.shape[1], device=hidden.device) - int(memory.class_token)
-            memory.sources = numbers.expand(len(hidden), -1)
-            memory.places = memory.sources[..., None].float()
         metric, r = layer.key.mean(1), memory.removals[layer.number]
         merged, sizes, group = match_and_merge(metric, hidden, memory.sizes, r, memory.class_token)
-        if group is not None:
+        if group is not None and sizes is not None:
             before = torch.ones_like(memory.places) if memory.sizes is None else memory.sizes.float()
             memory.places = _sum_groups(memory.places * before, group, merged.shape[1]) / sizes.float()
             memory.sizes = sizes
@@ -136,7 +133,7 @@ class ToMe(Encoder):
         return Kept(values=features.flatten(0, 1), sources=(n + sources).flatten())
 
 
-def parse_schedule(n_layers: int, r: int | Sequence[int] | tuple[int, float]) -> list[int]:
+def parse_schedule(n_layers: int, r: int | list[int] | tuple[int, float]) -> list[int]:
     """Tokens removed per layer, before the per-layer limit, as the official parser reads `r`.
 
     Args:
@@ -144,13 +141,11 @@ def parse_schedule(n_layers: int, r: int | Sequence[int] | tuple[int, float]) ->
         r: one number for all layers; a list, one number per layer, zeros appended; or a tuple (r, inflect), inflect in
             [-1, 1]: a straight line from r (1 - inflect) to r (1 + inflect).
     """
-    inflect = 0.0
     if isinstance(r, list):
         return r[:n_layers] + [0] * (n_layers - len(r))
-    if isinstance(r, tuple):
-        r, inflect = r
-    low = int(r * (1 - inflect))
-    step = (2 * r - 2 * low) / (n_layers - 1) if n_layers > 1 else 0.0
+    mean, inflect = r if isinstance(r, tuple) else (r, 0.0)
+    low = int(mean * (1 - inflect))
+    step = (2 * mean - 2 * low) / (n_layers - 1) if n_layers > 1 else 0.0
     return [int(low + step * layer) for layer in range(n_layers)]
 
 

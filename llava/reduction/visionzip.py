@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from llava.errors import LlavaError
 from llava.reduction.base import RENUMBERED
 from llava.reduction.checks import option
 from llava.reduction.image import TOWER, BeforeLLM, ImageState, Kept
 from llava.reduction.ranking import best_first
 from llava.reduction.registry import register
-from llava.reduction.tiles import quotas, reading_order
+from llava.reduction.tiles import crops_of, quotas, reading_order
 
 OFFICIAL, CLEAN = "official", "clean"
 CONTEXTUAL_SHARE = 5 / 32  # 30 of 192, 20 of 128, 10 of 64
@@ -85,7 +86,9 @@ class VisionZip(BeforeLLM):
         tiles, layer = image.tiles, image.layer(self.layer)
         attention, metric = layer.cls_attention(), layer.key.mean(1)  # (T, H, N), (T, 1 + N, d)
         counts = quotas(self.keep, len(tiles.features), attention.shape[-1])
-        merged, sources, dominant = [], [], []
+        if tiles.tower is None:
+            raise LlavaError("The vision tower was not read, so there is nothing to merge.")
+        merged, places, dominant = [], [], []
         for tile, count in enumerate(counts):
             contextual = _contextual(count) if self.contextual is None else min(self.contextual, max(count - 1, 0))
             one = slice(tile, tile + 1)
@@ -94,10 +97,10 @@ class VisionZip(BeforeLLM):
                 tiles.tower[one], metric[one], dominant[-1][None], contextual, self.variant == CLEAN
             )
             merged.append(tokens[0])
-            sources.append(torch.where(positions[0] > 0, tile * attention.shape[-1] + positions[0] - 1, -1))
-        tokens, sources = torch.cat(merged), torch.cat(sources)
-        if tiles.grid is not None:
-            order = pack_crops([len(each) for each in merged[1:]], dominant[1:], tiles.grid, tiles.side)
+            places.append(torch.where(positions[0] > 0, tile * attention.shape[-1] + positions[0] - 1, -1))
+        tokens, sources, crops = torch.cat(merged), torch.cat(places), crops_of(image)
+        if crops is not None:
+            order = pack_crops([len(each) for each in merged[1:]], dominant[1:], crops.grid, crops.side)
             thumbnail = torch.arange(len(merged[0]), device=order.device)
             order = torch.cat([thumbnail, len(merged[0]) + order])
             return Kept(values=tokens[order], space=TOWER, sources=sources[order])
