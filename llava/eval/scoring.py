@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from llava.eval.benchmarks import files
 from llava.eval.benchmarks.base import Benchmark, Row
 from llava.eval.data import DataSet
 
+CHUNK = re.compile(r"(\d+)_(\d+)\.jsonl?")
+
 
 @dataclass(frozen=True)
 class ScoreConfig:
@@ -25,8 +28,9 @@ class ScoreConfig:
     benchmark: tyro.conf.Positional[str]
     """Name of the benchmark, e.g. pope; `python -m llava.data` lists all."""
     answers_file: str
-    """Answers in LLaVA's format, one JSON object a line; the official tools' own files are read too where they hold the
-    predictions (MMBench .xlsx, OCRBench results, Video-LLaVA's merge.jsonl)."""
+    """Answers in LLaVA's format, one JSON object a line, or a folder with its chunks (4_0.jsonl, 4_1.jsonl, ...). The
+    official tools' own files are read too where they hold the predictions: MMBench's .xlsx, OCRBench's results,
+    Video-LLaVA's merge.jsonl."""
     data: str | None = None
     """`full`, `mini`, or a folder in the official layout; default: full when it is there, else mini."""
     partial: bool = False
@@ -111,14 +115,33 @@ def data_problems(choice: str | None) -> list[str]:
 
 
 def read_any_answers(benchmark: Benchmark, path: Path, skipped: list[str] | None = None) -> list[Row]:
-    """Return the rows of an answers file, LLaVA's or the benchmark's own; see `read_answers`."""
+    """Return the rows of an answers file, LLaVA's or the benchmark's own, or of a folder of LLaVA's chunks."""
     files.require([path])
+    if path.is_dir():
+        return [row for chunk in chunk_files(path) for row in read_any_answers(benchmark, chunk, skipped)]
     rows = benchmark.foreign_answers(path)
     if rows is None:
         return read_answers(path, skipped)
     if not rows:
         raise BadData(f"{path} has no answers.")
     return rows
+
+
+def chunk_files(folder: Path) -> list[Path]:
+    """Return the files `<chunks>_<index>.jsonl` of a folder in order; several processes of LLaVA's scripts write them.
+
+    Raises:
+        BadData: there are none, or not all of one set.
+    """
+    found = {tuple(map(int, m.groups())): p for p in folder.iterdir() if (m := CHUNK.fullmatch(p.name))}
+    totals = {total for total, _ in found}
+    if len(totals) != 1:
+        raise BadData(f"{folder} holds chunks of {len(totals)} runs (<chunks>_<index>.jsonl): name one answers file.")
+    total = totals.pop()
+    absent = [f"{total}_{index}.jsonl" for index in range(total) if (total, index) not in found]
+    if absent:
+        raise BadData(f"{folder} lacks {', '.join(absent)}: that process has not written its answers.")
+    return [found[total, index] for index in range(total)]
 
 
 def score_command(config: ScoreConfig) -> None:

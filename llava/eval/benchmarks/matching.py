@@ -53,6 +53,12 @@ def answers_by_id(
     return found
 
 
+def unanswered(questions: Sequence[Question], positions: Sequence[int]) -> tuple[str, ...]:
+    """Return the ids of the questions whose positions are not among those of the answers."""
+    given = set(positions)
+    return tuple(str(question.id) for position, question in enumerate(questions) if position not in given)
+
+
 def percent(values: Sequence[float | bool]) -> float | None:
     """Return 100 times the mean, or None of nothing."""
     return 100 * sum(values) / len(values) if values else None

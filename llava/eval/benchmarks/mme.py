@@ -14,6 +14,7 @@ from pathlib import Path
 from llava.errors import BadData
 from llava.eval.benchmarks import files
 from llava.eval.benchmarks.base import SINGLE_WORD, Benchmark, Metric, Official, Question, Row, Score
+from llava.eval.benchmarks.matching import unanswered
 
 PERCEPTION = (
     "existence",
@@ -127,7 +128,8 @@ class Mme(Benchmark):
 
     def score(self, root: Path, rows: Sequence[Row]) -> Score:
         """Return accuracy, accuracy+ and score per sub-task, perception, cognition and their sum."""
-        self.match(root, rows)
+        questions = self.questions(root)
+        missing = unanswered(questions, self.match(root, rows))
         lines = self.lines(root, rows)
         metrics: list[Metric] = []
         scores: dict[str, float] = {}
@@ -148,8 +150,8 @@ class Mme(Benchmark):
             for metric, present in zip(groups, self._present(scores), strict=True)
         ]
         printout += [f"  {category}  score: {value:.4f}" for category, value in scores.items()]
-        expected = len(self.questions(root))
-        return Score(headline, (*groups, *metrics), len(rows), expected, tuple(printout), tuple(notes))
+        metrics = [*groups, *metrics]
+        return Score(headline, tuple(metrics), len(rows), len(questions), tuple(printout), tuple(notes), missing)
 
     def lines(self, root: Path, rows: Sequence[Row]) -> dict[str, list[Line]]:
         """Return category -> lines in MME's format, in answer order.

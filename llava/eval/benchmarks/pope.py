@@ -15,6 +15,7 @@ from pathlib import Path
 from llava.errors import BadData
 from llava.eval.benchmarks import files
 from llava.eval.benchmarks.base import Benchmark, Metric, Official, Question, Row, Score
+from llava.eval.benchmarks.matching import unanswered
 
 SPLITS = ("adversarial", "popular", "random")
 NEGATIVE_WORDS = frozenset({"No", "not", "no"})
@@ -102,7 +103,9 @@ class Pope(Benchmark):
         questions = self.questions(root)
         by_split = positions_by_split(questions)
         answers: dict[str, list[tuple[int, str]]] = defaultdict(list)
-        for row, position in zip(rows, self.match(root, rows), strict=True):
+        matched = self.match(root, rows)
+        missing = unanswered(questions, matched)
+        for row, position in zip(rows, matched, strict=True):
             answers[questions[position].category].append((position, row["text"]))
         metrics: list[Metric] = []
         printout: list[str] = []
@@ -121,7 +124,7 @@ class Pope(Benchmark):
             printout += official_lines(split, counts)
         splits_f1 = [metric.value for metric in metrics if metric.name == "f1" and metric.value is not None]
         headline = Metric("f1", sum(splits_f1) / len(splits_f1) if splits_f1 else None, "%", samples=len(rows))
-        return Score(headline, tuple(metrics), len(rows), len(questions), tuple(printout), tuple(notes))
+        return Score(headline, tuple(metrics), len(rows), len(questions), tuple(printout), tuple(notes), missing)
 
     def _labels(self, root: Path, split: str, questions: Sequence[Question], notes: list[str]) -> list[bool]:
         path = self.label_file(root, split)

@@ -99,7 +99,8 @@ class TextVqa(Benchmark):
         accuracy = 100 * sum(values.values()) / len(values) if values else None
         headline = Metric("accuracy", accuracy, "%", samples=len(values))
         printout = (f"Samples: {len(values)}", f"Accuracy: {0.0 if accuracy is None else accuracy:.2f}%")
-        return Score(headline, (headline,), len(values), len(annotations), printout)
+        missing = tuple(f"{image}: {question}" for image, question in annotations if (image, question) not in values)
+        return Score(headline, (headline,), len(values), len(annotations), printout, missing=missing)
 
 
 def read_annotations(path: Path) -> dict[Key, list[str]]:

@@ -86,8 +86,24 @@ def test_missing_answers_are_named_unless_partial(made, capsys):
     benchmark, root, rows = made
     fewer = rows[:-2] if benchmark.name == "mme" else rows[1:]
     assert score(benchmark, root, fewer) == 2
-    assert "--partial" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    absent = rows[-1] if benchmark.name == "mme" else rows[0]
+    assert "--partial" in message and str(absent["question_id"]) in message.partition("Without an answer:")[2]
     assert score(benchmark, root, fewer, "--partial") == 0
+
+
+@every
+def test_chunks_of_several_processes_are_read_in_order(made, capsys):
+    benchmark, root, rows = made
+    folder, half = root.parent / "chunks", len(rows) // 2
+    write_lines(folder / "2_0.jsonl", rows[:half])
+    write_lines(folder / "2_1.jsonl", rows[half:])
+    words = ["score", benchmark.name, "--answers-file", str(folder), "--data", str(root)]
+    assert main(words) == 0
+    (folder / "2_1.jsonl").unlink()
+    assert main(words) == 2 and "lacks 2_1.jsonl" in capsys.readouterr().err
+    (folder / "4_0.jsonl").write_text("{}")
+    assert main(words) == 2 and "chunks of 2 runs" in capsys.readouterr().err
 
 
 @every
