@@ -16,6 +16,8 @@ PER_SAMPLE = (
     "asked",
     "kept",
     "final",
+    "newlines",
+    "newlines_kept",
     "mean_over_layers",
     "flops_paper",
     "flops_paper_unpruned",

@@ -124,7 +124,8 @@ class Shortening:
             mask = self._mask_from_ids(ids)
         placeholders = family.placeholders(model)
         lengths = family.image_lengths(model, kwargs)
-        layout = Layout.read(ids, prompt_padding(mask, ids.shape[1]), placeholders, lengths)
+        newlines = family.newlines(model, kwargs)
+        layout = Layout.read(ids, prompt_padding(mask, ids.shape[1]), placeholders, lengths, newlines)
         if not layout.has_images:
             return None, kwargs
         cache = kwargs.get("past_key_values")

@@ -26,6 +26,7 @@ class Layout:
         image: (B, N) number of the image a column belongs to, within its sample; -1 for text and padding.
         real: (B, N) False at padding.
         host_image, host_real, host_ids: the same and the token ids, on the CPU.
+        newlines: per sample and image, offsets within the image of visual tokens that only end a row.
     """
 
     image: Tensor
@@ -33,10 +34,15 @@ class Layout:
     host_image: Tensor
     host_real: Tensor
     host_ids: Tensor
+    newlines: tuple[tuple[Tensor, ...], ...] = ()
 
     @staticmethod
     def read(
-        ids: Tensor, real: Tensor | None, placeholders: Sequence[int], lengths: Lengths | Mapping[int, Lengths]
+        ids: Tensor,
+        real: Tensor | None,
+        placeholders: Sequence[int],
+        lengths: Lengths | Mapping[int, Lengths],
+        newlines: Sequence[Sequence[int]] | None = None,
     ) -> Layout:
         """Find the images; waits for the device once.
 
@@ -46,6 +52,7 @@ class Layout:
             placeholders: token ids that stand for visual tokens.
             lengths: see `Lengths`; or one of those for each placeholder id, where images and videos have different ones
                 (a video counts as one image).
+            newlines: offsets within every image of the batch (samples in order) of tokens that only end a row.
         """
         device = ids.device
         real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.expand_as(ids)
@@ -57,7 +64,8 @@ class Layout:
         else:
             visual = torch.isin(host_ids, torch.tensor(tuple(placeholders), dtype=host_ids.dtype)) & host_real
             host_image = _number_images(visual, lengths)
-        return Layout(to_device(host_image, device), real, host_image, host_real, host_ids)
+        ends = _per_sample(newlines, host_image)
+        return Layout(to_device(host_image, device), real, host_image, host_real, host_ids, ends)
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -144,3 +152,12 @@ def _interleave(kinds: list[Tensor]) -> Tensor:
         renumbered = [-1 if key < 0 else order.setdefault(key, len(order)) for key in keys.tolist()]
         row.copy_(torch.tensor(renumbered).repeat_interleave(lengths))
     return merged
+
+
+def _per_sample(newlines: Sequence[Sequence[int]] | None, host_image: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+    """Offsets of all images of a batch -> per sample and image; empty where there are none, or for other images."""
+    counts = [int(row.max()) + 1 if len(row) else 0 for row in host_image]
+    if newlines is None or len(newlines) != sum(counts):
+        return ()
+    own = iter(newlines)
+    return tuple(tuple(torch.tensor(next(own), dtype=torch.long) for _ in range(count)) for count in counts)

@@ -31,6 +31,8 @@ class Report:
         cut_layers: decoder layers whose input was cut; 0 stands for a cut before the language model.
         kept: visual tokens after each cut (one list per cut); empty when nothing was cut.
         final: visual tokens in the last layer.
+        newlines: visual tokens before any cut that only end a row of an image (LLaVA-NeXT); they are in `visual` too.
+        newlines_kept: those of them in the last layer, as far as tokens have a place of their own there.
         mean_over_layers: visual tokens processed per layer, mean over all decoder layers.
         cache_bytes: bytes of keys and values at the end of the prefill, read off the live cache; None without a cache.
         cache_bytes_unpruned: the same if every layer were as long as the first.
@@ -49,6 +51,8 @@ class Report:
     cut_layers: list[int]
     kept: list[list[int]]
     final: list[int]
+    newlines: list[int]
+    newlines_kept: list[int]
     mean_over_layers: list[float]
     cache_bytes: int | None
     cache_bytes_unpruned: int | None
@@ -70,11 +74,14 @@ class Report:
             return f"{self.method}: no image in the prompt, {_total(self.prompt)} tokens"
         inside = "/".join(str(layer) for layer in self.cut_layers if layer)
         after = " before the language model" * (0 in self.cut_layers) + (f" after layer {inside}" if inside else "")
+        newlines = ""
+        if any(self.newlines):
+            newlines = f", of them newlines {_total(self.newlines)} -> {_total(self.newlines_kept)}"
         cache = "no cache"
         if self.cache_bytes is not None:
             cache = f"cache {self.cache_bytes / 1e6:.1f} of {self.cache_bytes_unpruned / 1e6:.1f} MB"
         return (
-            f"{self.method}: visual tokens {_total(self.visual)} -> {_total(self.final)}{after} "
+            f"{self.method}: visual tokens {_total(self.visual)} -> {_total(self.final)}{after}{newlines} "
             f"(asked {_total(self.asked)}, mean over layers {sum(self.mean_over_layers):.1f}); {cache}; "
             f"prefill FLOPs {sum(self.flops_exact) / sum(self.flops_exact_unpruned):.1%} exact, "
             f"{sum(self.flops_paper) / sum(self.flops_paper_unpruned):.1%} by the paper's formula; "
@@ -130,6 +137,7 @@ class PrefillRecord:
         text = [total - seen for total, seen in zip(prompt, visual, strict=True)]
         lengths = [[n + words for n in row] for row, words in zip(per_layer, text, strict=True)]
         full = [[total] * size.layers for total in prompt]
+        newlines = self._newlines(images)
         return Report(
             method=self.method.name,
             n_layers=size.layers,
@@ -139,6 +147,11 @@ class PrefillRecord:
             cut_layers=firsts,
             kept=kept,
             final=kept[-1] if kept else visual,
+            newlines=[sum(map(len, ends)) for ends in newlines],
+            newlines_kept=[
+                sum(int(torch.isin(chosen, end).sum()) for chosen, end in zip(own, ends, strict=True) if len(end))
+                for own, ends in zip(indices, newlines, strict=True)
+            ],
             mean_over_layers=[sum(row) / size.layers for row in per_layer],
             cache_bytes=self.cache_bytes,
             cache_bytes_unpruned=self.cache_bytes_unpruned,
@@ -150,6 +163,13 @@ class PrefillRecord:
             indices=indices,
             _cache=self.cache,
         )
+
+    def _newlines(self, images: list[list[int]]) -> list[list[Tensor]]:
+        """Per sample and image of the whole prompts: offsets of tokens that only end a row."""
+        known = self.layout.newlines if self.before is None else self.before.layout.newlines
+        if not known:
+            return [[torch.tensor([], dtype=torch.long)] * len(own) for own in images]
+        return [list(ends) for ends in known for _ in range(len(images) // len(known))]
 
 
 @dataclass
@@ -165,7 +185,7 @@ class RunTotals:
         """Count one report."""
         self.prefills += 1
         self.samples += len(report.prompt)
-        rows = ("prompt", "visual", "asked", "final", "mean_over_layers")
+        rows = ("prompt", "visual", "asked", "final", "newlines", "newlines_kept", "mean_over_layers")
         costs = ("flops_paper", "flops_paper_unpruned", "flops_exact", "flops_exact_unpruned")
         for name in (*rows, *costs):
             self.sums[name] = self.sums.get(name, 0) + sum(getattr(report, name))

@@ -153,7 +153,8 @@ class Surgery:
         padding = prompt_padding(kwargs.get("attention_mask"), n_columns)
         short = self.short_prompt()
         lengths = self.family.image_lengths(self.model, self.inputs) if short is None else short.lengths(len(ids))
-        layout = Layout.read(ids, padding, self.family.placeholders(self.model), lengths)
+        newlines = self.family.newlines(self.model, self.inputs) if short is None else None
+        layout = Layout.read(ids, padding, self.family.placeholders(self.model), lengths, newlines)
         running = Pass(PromptState(layout, layout.counts(self.together), before=short), cache, prefill=True)
         if cache is not None:
             setattr(cache, STATE, running.state)

@@ -14,6 +14,7 @@ from llava.errors import CheckpointError
 from llava.model.families import family_of
 from llava.model.families.llava_next import official_resolutions
 from llava.model.processing.llava_next import LlavaNextProcessor
+from llava.reduction import registry
 from tests.model.llava_folder import CLIP_MEAN, CLIP_STD, PINPOINTS, TEXT, VISION, write_checkpoint, write_tokenizer
 from tests.model.test_tiling import RESOLUTIONS, TABLE
 
@@ -122,6 +123,26 @@ def test_batches_of_different_tiles_are_filled_up(loaded):
         [90, 25],
     ]
     assert not batch["pixel_values"][0, 3:].any()
+
+
+@pytest.mark.parametrize("generating", [False, True])
+@pytest.mark.parametrize(
+    "method", [DART(keep=6, pivots_visual=1, pivots_text=1, layer=2), registry.create("divprune", keep=6)], ids=str
+)
+def test_newlines_are_counted_apart(loaded, method, generating):
+    model, processor = loaded
+    images = [[noise(50, 30)], [noise(20, 90), noise(20, 20)], []]
+    inputs = processor(["<image>Hi", "<image><image>b", "c"], images)
+    with method(model) as pruning:
+        model.generate(**inputs, max_new_tokens=2) if generating else model(**inputs)
+    ends = family_of(model).newlines(model, inputs)
+    report = pruning.last
+    assert report.newlines == [len(ends[0]), len(ends[1]) + len(ends[2]), 0] and report.newlines[0] == 2
+    kept = [[int(i) for i in image] for sample in report.indices for image in sample]
+    among = [len(set(own) & set(end)) for own, end in zip(kept, ends, strict=True)]
+    assert report.newlines_kept == [among[0], among[1] + among[2], 0]
+    assert f"of them newlines {sum(report.newlines)} in 3 samples -> {sum(among)} in 3 samples" in report.line()
+    assert pruning.summary()["newlines"] == sum(report.newlines) / 3
 
 
 @pytest.mark.parametrize("generating", [False, True])

@@ -57,9 +57,18 @@ class LlavaNext(Llava):
     def newlines(self, model: Any, inputs: dict[str, Any]) -> list[list[int]] | None:
         sizes = inputs.get("image_sizes")
         if sizes is None:
-            return None
+            return self._newlines_among_features(model, inputs)
         n_base = super().image_lengths(model, inputs)
         return [tiling.newline_offsets(n_base, shown) for shown in _shown(model, sizes)]
+
+    def _newlines_among_features(self, model: Any, inputs: dict[str, Any]) -> list[list[int]] | None:
+        """Find the newline vector in features encoded ahead, as generate() hands them on without the images' sizes."""
+        features = getattr((inputs.get("mm_encoder_outputs") or {}).get("image"), "pooler_output", None)
+        if not isinstance(features, (list, tuple)) or not features:
+            return None
+        lengths, vector = [len(image) for image in features], self.body(model).image_newline
+        ends = torch.cat([(image == vector.to(image)).all(-1) for image in features]).cpu()  # waits for the device once
+        return [image.nonzero().squeeze(1).tolist() for image in ends.split(lengths)]
 
     def tilings(self, model: Any, inputs: dict[str, Any], kind: str = "image") -> list[Tiling] | None:
         sizes, body = inputs.get("image_sizes"), self.body(model)
