@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer, StaticLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 from llava.errors import BadInput
 from llava.model.cuts import staged
@@ -47,7 +47,7 @@ def cut_cache(method: LLMStage, state: PromptState, cache: Any, together: bool, 
         n_kept = state.n_visual if kept is survivors else (kept & groups.valid).sum(1).tolist()
         stage, columns = staged(state, before, number, keep, n_kept, together, positions)
         state.cached[number] = stage
-        _keep_columns(cache.layers[number], columns)
+        _keep_columns(cache.layers[number], columns, image.shape[1])
 
 
 def _alive(state: PromptState) -> Tensor:
@@ -57,16 +57,19 @@ def _alive(state: PromptState) -> Tensor:
     return torch.zeros_like(state.layout.image).scatter_add_(1, last.source, valid) > 0
 
 
-def _keep_columns(layer: Any, columns: Tensor) -> None:
-    """Keep (B, S') columns of one layer's keys and values."""
-    if type(layer) not in (DynamicLayer, StaticLayer):
+def _keep_columns(layer: Any, columns: Tensor, n_columns: int) -> None:
+    """Keep (B, S') columns of one layer's keys and values, which hold `n_columns`."""
+    whole = type(layer) is DynamicSlidingWindowLayer and layer.keys.shape[2] == n_columns
+    if type(layer) not in (DynamicLayer, StaticLayer) and not whole:
         raise BadInput(
             f"Cache layers of type {type(layer).__name__} cannot be cut at the end of the prefill. Use the default "
             "cache or a StaticCache, or a method that does not cut the cache."
         )
     left = [_columns(tensor, columns) for tensor in (layer.keys, layer.values)]
-    if type(layer) is DynamicLayer:
+    if type(layer) is not StaticLayer:
         layer.keys, layer.values = left
+        if whole:
+            layer.cumulative_length = columns.shape[1]
         return
     for tensor, kept in zip((layer.keys, layer.values), left, strict=True):
         tensor.zero_()

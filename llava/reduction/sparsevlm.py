@@ -172,13 +172,13 @@ class SparseVLM(Schedule):
 
     def _after(self, now: int, count: int | None) -> int:
         """Visual tokens after an event that keeps `count` of `now` by ranking."""
-        if count is None or (count >= now and self.variant == CLEAN):
+        if count is None or now == 0 or (count >= now and self.variant == CLEAN):
             return now
         kept = min(count, now - 1)
         return kept + self._merged(now - kept)[1]
 
     def _moves_one(self, now: int, count: int | None) -> bool:
-        return count is not None and count >= now and self.variant == OFFICIAL
+        return count is not None and count >= now > 0 and self.variant == OFFICIAL
 
     def _merged(self, n_pruned: int) -> tuple[int, int]:
         """(tokens that are merged, clusters) of `n_pruned` pruned tokens."""
