@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from llava.errors import UnsupportedModel
 from llava.reduction import registry
 from tests import tiny
 
@@ -16,10 +17,18 @@ def create(name: str):
     return registry.create(name, **({"keep": 8} if "keep" in known else {}))
 
 
+def skip_refused(name: str, model) -> None:
+    try:
+        create(name)(model)
+    except UnsupportedModel as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize("name", registry.names())
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 def test_cuda_equals_cpu(name, kernel):
     model, batch = tiny.build("llava", kernel), tiny.inputs()
+    skip_refused(name, model)
     with create(name)(model) as pruning:
         expected, chosen = model(**batch).logits, pruning.last.indices
     model = model.cuda()
@@ -34,6 +43,7 @@ def test_cuda_equals_cpu(name, kernel):
 def test_flash_attention_runs_in_bfloat16(name):
     pytest.importorskip("flash_attn")
     model = tiny.build("llava", "sdpa").to(torch.bfloat16).cuda()
+    skip_refused(name, model)
     batch = {k: v.cuda().to(torch.bfloat16) if v.is_floating_point() else v.cuda() for k, v in tiny.inputs().items()}
     with create(name)(model):
         expected = model(**batch).logits
