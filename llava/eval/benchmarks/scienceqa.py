@@ -152,7 +152,8 @@ class ScienceQa(Benchmark):
                 "prompt": row.get("prompt", ""),
                 "letter": letter,
                 "index": choice_index(letter, len(problem["choices"])),
-                "multimodal": IMAGE_TAG in row.get("prompt", ""),
+                # The official rule; a file without prompts leaves only the problem itself to go by.
+                "multimodal": IMAGE_TAG in row["prompt"] if "prompt" in row else bool(problem.get("image")),
             }
         return results
 

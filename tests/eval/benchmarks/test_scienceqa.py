@@ -47,6 +47,11 @@ def test_without_text_only_answers_the_image_accuracy_stays(tmp_path):
     assert "Accuracy: 28.57%" in score.printout[0]
 
 
+def test_without_stored_prompts_the_problems_say_what_has_an_image(tmp_path):
+    rows = [{"question_id": row["question_id"], "text": row["text"]} for row in worked(tmp_path)]
+    assert get("scienceqa").score(tmp_path, rows).headline.value == 40
+
+
 def test_only_questions_with_an_image_are_asked(tmp_path):
     write_scienceqa(tmp_path)
     questions = get("scienceqa").questions(tmp_path)
