@@ -16,9 +16,10 @@ from typing import Any
 
 import tyro
 
-from llava.commandline import MethodOptions, did_you_mean, run, say, warn
-from llava.errors import ConfigurationError
+from llava.commandline import BAD_INPUT, DONE, did_you_mean, run, say, warn
+from llava.errors import ConfigurationError, UnsupportedModel
 from llava.eval import benchmarks, scoring
+from llava.methodoptions import EVERY, MethodOptions
 
 EMBEDDED = "llava-nano"
 SCORING: dict[str, tuple[Any, type]] = {
@@ -119,18 +120,17 @@ def _loading_problems(dtype: str | None, attention: str | None) -> list[str]:
     ]
 
 
-def run_command(config: RunConfig) -> None:
-    """Check data and options, load the model once, run every benchmark, print the tables."""
+def run_command(config: RunConfig) -> int:
+    """Check data and options, load the model once, run every benchmark, print the tables; return the exit code."""
     from llava.eval import data
 
     sets = [data.locate(benchmarks.get(name), config.data) for name in dict.fromkeys(config.benchmarks)]
-    data.load_questions(
-        sets, "llava", config.limit, config.allow_missing
-    )  # all missing paths are known before a model is loaded
-    _load_and_run(config, sets)
+    # all missing paths are known before a model is loaded
+    data.load_questions(sets, "llava", config.limit, config.allow_missing)
+    return _load_and_run(config, sets)
 
 
-def _load_and_run(config: RunConfig, sets: Sequence) -> None:
+def _load_and_run(config: RunConfig, sets: Sequence) -> int:
     import llava
     from llava.eval import data, identity, screen
     from llava.eval.runner import LoadedModel, MethodRun, Settings, run_benchmark
@@ -167,6 +167,7 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> None:
     # Named files and --restart belong to the method that was asked for; the unpruned run has its own, and is reused.
     beside = replace(settings, answers_file=None, results_file=None, restart=False)
     unpruned = MethodOptions(method="none")
+    left_out: dict[str, str] = {}
     for dataset, questions in zip(
         sets, data.load_questions(sets, family, config.limit, config.allow_missing), strict=True
     ):
@@ -175,9 +176,17 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> None:
             none = MethodRun(unpruned.build(rule), unpruned.label)
             records.append(run_benchmark(dataset, questions, loaded, none, beside))
         for method in asked:
-            records.append(run_benchmark(dataset, questions, loaded, method, settings))
-        for line in screen.report(records):
+            try:
+                records.append(run_benchmark(dataset, questions, loaded, method, settings))
+            except (UnsupportedModel, ConfigurationError) as error:  # the others still have their turn
+                if len(asked) == 1:
+                    raise
+                left_out[method.label] = str(error)
+        for line in screen.report(records) if records else ():
             say(line)
+    for label, reason in left_out.items():
+        warn(f"{label} was left out: {reason}")
+    return BAD_INPUT if left_out and config.reduction.method != EVERY else DONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -51,6 +51,16 @@ def test_several_methods_and_budgets_in_one_table(workplace, checkpoint, capsys)
     assert sorted(counts.values()) == [1, 3, 4]
 
 
+def test_a_method_that_cannot_work_does_not_stop_the_others(workplace, checkpoint, capsys):
+    """GlobalCom2 shares a budget among the tiles of an image, and LLaVA-1.5 has none."""
+    words = ["pope", "--model-path", str(checkpoint), "--keep", "3", "--limit", "2", "--max-new-tokens", "1"]
+    assert main([*words, "--method", "globalcom2,random"]) == 2
+    shown = capsys.readouterr()
+    assert "globalcom2-3 was left out: " in shown.err and "random-3 " in shown.out
+    assert main([*words, "--method", "globalcom2"]) == 2
+    assert capsys.readouterr().err.startswith("Error: Method 'globalcom2'")
+
+
 def test_mistakes_in_lists_are_reported_before_anything_runs(workplace, capsys):
     assert main(["pope", "--method", "random,drat", "--keep", "64,many"]) == 2
     assert main(["pope", "--method", "random,drat", "--keep", "64,32"]) == 2
