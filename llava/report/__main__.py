@@ -1,4 +1,4 @@
-"""`python -m llava.report summary | overlay`: a table of all runs of a folder; pictures of the kept tokens."""
+"""`python -m llava.report summary | overlay | support`: tables of runs and of what works, pictures of kept tokens."""
 
 from __future__ import annotations
 
@@ -52,6 +52,14 @@ class Overlay:
         return found
 
 
+@dataclass(frozen=True)
+class Support:
+    """Show which methods, inputs and attention kernels work with which models."""
+
+    update: Path | None = None
+    """Markdown file whose lines between `<!-- support -->` and `<!-- end of support -->` become this table."""
+
+
 def summary(config: Summary) -> None:
     import csv
 
@@ -65,9 +73,7 @@ def summary(config: Summary) -> None:
         say(line)
     text = f"{view.markdown(header, rows)}\n\n{view.setting(found)}\n"
     if config.update is not None:
-        before = config.update.read_text(encoding="utf-8") if config.update.is_file() else ""
-        config.update.write_text(view.replaced(before, str(config.update), text), encoding="utf-8")
-        say(f"Updated: {config.update}")
+        _update(config.update, text, "summary")
     if config.output is None:
         return
     config.output.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +83,23 @@ def summary(config: Summary) -> None:
         else:
             file.write(text)
     say(f"Written: {config.output}")
+
+
+def support(config: Support) -> None:
+    from llava.model.support import table
+
+    text = table()
+    say(text)
+    if config.update is not None:
+        _update(config.update, f"{text}\n", "support")
+
+
+def _update(page: Path, text: str, mark: str) -> None:
+    from llava.report.summary import replaced
+
+    before = page.read_text(encoding="utf-8") if page.is_file() else ""
+    page.write_text(replaced(before, str(page), text, mark), encoding="utf-8")
+    say(f"Updated: {page}")
 
 
 def overlay(config: Overlay) -> None:
@@ -104,7 +127,7 @@ def overlay(config: Overlay) -> None:
     say(f"Written: {config.output}")
 
 
-COMMANDS = {"summary": (summary, Summary), "overlay": (overlay, Overlay)}
+COMMANDS = {"summary": (summary, Summary), "overlay": (overlay, Overlay), "support": (support, Support)}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,8 +9,6 @@ from llava.errors import BadInput
 from llava.eval.screen import DASH, number
 from llava.report.records import Record, check_alike
 
-BEGIN, END = "<!-- summary -->", "<!-- end of summary -->"
-
 
 def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows; the unpruned run comes first, then budgets from large to small.
@@ -55,15 +53,16 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, ruler, *rows))
 
 
-def replaced(page: str, name: str, text: str) -> str:
-    """Return the page with `text` between its two marks.
+def replaced(page: str, name: str, text: str, mark: str = "summary") -> str:
+    """Return the page with `text` between its lines `<!-- MARK -->` and `<!-- end of MARK -->`.
 
     Raises:
-        BadInput: the page `name` does not have both marks once, in order.
+        BadInput: the page `name` does not have both lines once, in order.
     """
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise BadInput(f"{name} does not have the lines {BEGIN} and {END}, once each: put them where the table goes.")
-    return page[: page.index(BEGIN) + len(BEGIN)] + f"\n{text}" + page[page.index(END) :]
+    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise BadInput(f"{name} does not have the lines {begin} and {end}, once each: put them where the table goes.")
+    return page[: page.index(begin) + len(begin)] + f"\n{text}" + page[page.index(end) :]
 
 
 def setting(records: Sequence[Record]) -> str:

@@ -36,7 +36,8 @@ class SmolVLM(Family):
 
         check_vocabulary(folder, tokenizer, model)
         images = image_processor(folder, self.images_class)
-        processor = SmolVLMProcessor(tokenizer, images, n_visual=model.model.image_seq_len, device=model.device)
+        n_visual = model.model.image_seq_len
+        processor = SmolVLMProcessor(tokenizer, images, n_visual=n_visual, family=self.name, device=model.device)
         model.config.whole_image_token_id = tokenizer.convert_tokens_to_ids(WHOLE)
         return processor
 

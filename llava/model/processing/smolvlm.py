@@ -33,14 +33,15 @@ class SmolVLMProcessor(MarkedProcessor):
         tokenizer: the checkpoint's tokenizer.
         images: transformers' image processor.
         n_visual: visual tokens of one tile.
+        family: name of the family.
         device: where the tensors are put.
     """
 
-    family: ClassVar[str] = "smolvlm"
     marker_end: ClassVar[str] = ""
 
-    def __init__(self, tokenizer: Any, images: Any, *, n_visual: int, device: str | torch.device = "cpu"):
+    def __init__(self, tokenizer: Any, images: Any, *, n_visual: int, family: str, device: str | torch.device = "cpu"):
         markers = (AROUND, WHOLE)
+        self.family = family  # type: ignore[misc]
         super().__init__(tokenizer, placeholder=PLACEHOLDER, markers=markers, device=device, template=SMOLVLM)
         self.images = images
         self.n_visual = n_visual
