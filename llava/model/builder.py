@@ -38,9 +38,9 @@ def load(
             in the original format; None loads the embedded llava-nano.
         device: default CUDA if there is one, else the CPU.
         dtype: "float32", "float16", "bfloat16", or "auto" for what the checkpoint is stored in; default "auto" on CUDA,
-            float32 on the CPU.
+            float32 on the CPU, float16 when quantised.
         attn_implementation: "sdpa" (default), "eager" or "flash_attention_2".
-        quantize: "8bit" or "4bit" for the linear layers (needs bitsandbytes and CUDA).
+        quantize: "8bit" or "4bit" for the linear layers of the language model (needs bitsandbytes).
         device_map: "auto" spreads the layers over all GPUs; instead of `device`, which takes "auto" too.
 
     Raises:

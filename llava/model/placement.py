@@ -49,7 +49,7 @@ def placement(
 
     Args:
         device: default CUDA if there is one, else the CPU; "auto" is `device_map="auto"`.
-        dtype: name, torch.dtype, or None: as stored on CUDA, float32 on the CPU.
+        dtype: name, torch.dtype, or None: as stored on CUDA, float32 on the CPU; float16 where the rest is quantised.
         attention: name of a kernel; None leaves the choice to transformers.
         quantize: "8bit", "4bit" or None.
         device_map: "auto" spreads the layers over all GPUs and, where they do not fit, the CPU; a dictionary of
@@ -76,7 +76,7 @@ def placement(
     if isinstance(dtype, str) and dtype not in DTYPES:
         problems.append(f"Unknown dtype '{dtype}': use float32, float16, bfloat16 or auto.")
     elif dtype is None:
-        options["dtype"] = torch.float32 if chosen.type == "cpu" else "auto"
+        options["dtype"] = torch.float16 if quantize else torch.float32 if chosen.type == "cpu" else "auto"
     else:
         options["dtype"] = DTYPES.get(dtype, dtype)
     problems += _attention_problems(attention, chosen)
@@ -100,7 +100,7 @@ def _bitsandbytes(quantize: str, dtype: Any) -> Any:
     return BitsAndBytesConfig(
         load_in_8bit=quantize == "8bit",
         load_in_4bit=quantize == "4bit",
-        llm_int8_skip_modules=list(NOT_QUANTIZED),
+        llm_int8_skip_modules=[f".*{part}" for part in NOT_QUANTIZED],  # regular expressions over whole names
         bnb_4bit_compute_dtype=compute,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
@@ -153,7 +155,7 @@ def test_index_that_disagrees_with_the_shards(tmp_path):
     [
         (lambda f: (f / "config.json").unlink(), "no config.json"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
-        (lambda f: edit_config(f, model_type="bert"), "model_type 'bert'. Supported: 'llava'"),
+        (lambda f: edit_config(f, model_type="bert"), "model_type 'bert'. Supported: .*'llava': LLaVA-1.5"),
         (lambda f: (f / "model.safetensors").unlink(), "has no weights"),
         (lambda f: (f / "model.safetensors").rename(f / "consolidated.pth"), "It has consolidated.pth"),
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "pytorch_model.bin is damaged"),
@@ -196,13 +198,37 @@ def test_all_wrong_options_together(folder):
     assert len(error.value.problems) == 4
 
 
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="is about environments without bitsandbytes")
+def test_quantisation_without_its_package(folder):
+    with pytest.raises(ConfigurationError, match="8bit needs the bitsandbytes package: pip install bitsandbytes"):
+        llava.load(folder, quantize="8bit")
+
+
+def test_eight_bits(folder, original):
+    """Only the language model's layers are quantised: the tower, the projector and the head keep their precision."""
+    pytest.importorskip("bitsandbytes", reason="the package (extra `quant`) is not installed")
+    model, processor = llava.load(folder, quantize="8bit")
+    kinds = {name: type(module).__name__ for name, module in model.named_modules() if "Linear" in type(module).__name__}
+    assert all((kind == "Linear8bitLt") == ("language_model.layers" in name) for name, kind in kinds.items())
+    inputs = processor(processor.prompt("Is there a red circle?"), [[Image.new("RGB", (40, 30), (200, 10, 10))]])
+    exact = llava.load(original)[0](**inputs).logits
+    assert (model(**inputs).logits - exact).abs().mean() < 0.1 * exact.abs().mean()
+
+
+def test_device_and_device_map_exclude_each_other(folder):
+    with pytest.raises(ConfigurationError, match="exclude each other"):
+        llava.load(folder, device="cpu", device_map="auto")
+    with pytest.raises(ConfigurationError, match="Unknown device_map 'everywhere'"):
+        llava.load(folder, device_map="everywhere")
+    model, processor = llava.load(folder, device_map="auto")
+    assert processor.device == model.device
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
 def test_options_that_need_cuda(folder):
     with pytest.raises(ConfigurationError) as error:
-        llava.load(folder, device="cuda", attn_implementation="flash_attention_2", quantize="4bit")
+        llava.load(folder, device="cuda", attn_implementation="flash_attention_2")
     assert len(error.value.problems) >= 1 and "no CUDA device" in str(error.value)
-    with pytest.raises(ConfigurationError, match="bitsandbytes"):
-        llava.load(folder, quantize="8bit")
     with pytest.raises(ConfigurationError, match="flash-attn"):
         llava.load(folder, attn_implementation="flash_attention_2")
 
