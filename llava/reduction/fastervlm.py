@@ -61,8 +61,10 @@ class FasterVLM(BeforeLLM):
         scores = image.layer(self.layer).cls_attention().to(image.features.dtype).mean(1)  # (T, N)
         if self.variant == CLEAN:
             scores = scores.masked_fill(~shown_tokens(image), -1)
-        kept = best_mask(scores, to_device(quotas(self.keep, *scores.shape), scores.device))
-        return as_canvas(image, kept) if self.variant == OFFICIAL else in_place(image, kept)
+        counts = quotas(self.keep, *scores.shape)
+        kept = best_mask(scores, to_device(counts, scores.device))
+        count = sum(counts) if len(counts) == 1 else None
+        return as_canvas(image, kept, count) if self.variant == OFFICIAL else in_place(image, kept, count=count)
 
 
 def select_tokens(cls_attention: Tensor, keep: int) -> Tensor:

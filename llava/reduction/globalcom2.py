@@ -85,9 +85,10 @@ class GlobalCom2(BeforeLLM):
         ratio = self.keep if isinstance(self.keep, float) else min(1.0, self.keep / n)
         crops = crops_of(image)
         if crops is None:
-            everything = torch.ones_like(logits, dtype=torch.bool)
-            kept = everything if self.variant == OFFICIAL else best_mask(logits, min(self.asked(image.n_visual), n))
-            return in_place(image, kept, newlines=self.variant == OFFICIAL)
+            if self.variant == OFFICIAL:
+                return Kept(indices=torch.arange(image.n_visual, device=logits.device))
+            count = min(self.asked(image.n_visual), n)
+            return in_place(image, best_mask(logits, count), count=count)
         total = self._tokens(image, crops) if self.budget == EXACT else None
         choice = select_tokens(logits, crops.size, crops.grid, crops.side, ratio=ratio, tau=self.tau, total=total)
         if self.variant == CLEAN:

@@ -75,10 +75,11 @@ class HiRED(BeforeLLM):
         n = tiles.features.shape[:2].numel()
         shown = shown_tokens(image)[1:] if self.budget == EXACT else None
         crops = crops_of(image)
+        total = max(1, int(n * self.keep)) if isinstance(self.keep, float) else min(self.keep, n)
         mask = select_tokens(
             image.layer(self.layer).cls_attention(),
             image.layer(self.allocation_layer).cls_attention()[0],
-            total=max(1, int(n * self.keep)) if isinstance(self.keep, float) else min(self.keep, n),
+            total=total,
             grid=(0, 0) if crops is None else crops.grid,
             side=(0, 0) if crops is None else crops.side,
             alpha=self.alpha,
@@ -86,7 +87,7 @@ class HiRED(BeforeLLM):
             budget=self.budget,
             shown=shown,
         )
-        return in_place(image, mask)
+        return in_place(image, mask, count=total if crops is None else None)
 
 
 def select_tokens(

@@ -106,29 +106,31 @@ def shown_tokens(image: ImageState) -> Tensor:
     return cells.index_fill_(0, image.tiles.source, True)[:-1].view(n_tiles, n)
 
 
-def in_place(image: ImageState, kept: Tensor, newlines: bool = False) -> Kept:
+def in_place(image: ImageState, kept: Tensor, newlines: bool = False, count: int | None = None) -> Kept:
     """Let kept tokens go on where the unpruned model has them.
 
     Args:
         kept: (T, N) bool; tokens at padding go all the same.
         newlines: whether the tokens that end rows go on too.
+        count: how many that makes, if it is known, which spares a wait for the device.
     """
     source, kept = image.tiles.source, kept.flatten()
-    if source is None:
-        return Kept(indices=kept.nonzero().squeeze(1))
-    chosen = torch.where(source < 0, newlines, kept[source.clamp_min(0)])
-    return Kept(indices=chosen.nonzero().squeeze(1))
+    chosen = kept if source is None else torch.where(source < 0, newlines, kept[source.clamp_min(0)])
+    if count is None:
+        return Kept(indices=chosen.nonzero().squeeze(1))
+    return Kept(indices=(~chosen).to(torch.int8).argsort(stable=True)[:count])
 
 
-def as_canvas(image: ImageState, kept: Tensor) -> Kept:
+def as_canvas(image: ImageState, kept: Tensor, count: int | None = None) -> Kept:
     """Let kept tokens go on thumbnail first, then row by row over the canvas, padding included, no newlines.
 
     Args:
         kept: (T, N) bool.
+        count: how many it marks, if it is known.
     """
     crops = crops_of(image)
     if crops is None:
-        return in_place(image, kept)
+        return in_place(image, kept, count=count)
     n = kept.shape[1]
     sources = torch.cat([kept[0].nonzero().squeeze(1), n + reading_order(kept[1:], crops.grid, crops.side)])
     return Kept(values=image.tiles.features.flatten(0, 1)[sources], sources=sources)

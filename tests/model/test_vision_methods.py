@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from llava.errors import UnsupportedModel
-from llava.reduction import FasterVLM, FiCoCoV, GlobalCom2, HiRED, PruMerge, PruMergePlus, ToMe, VisionZip
+from llava.reduction import DART, Chain, FasterVLM, FiCoCoV, GlobalCom2, HiRED, PruMerge, PruMergePlus, ToMe, VisionZip
 from tests import tiny
 from tests.reduction import slow_vision
 from tests.tiny import IMAGE, N_PATCHES, SIDE, TEXT, TOWER
@@ -304,3 +304,46 @@ class TestTiles:
                 assert close(given(method, model, batch)[0], torch.cat(tiles))
         finally:
             llava.cache_clear()
+
+
+ONE_OF_EACH = (FasterVLM, HiRED, VisionZip, PruMerge, PruMergePlus, ToMe, FiCoCoV)
+
+
+@functools.cache
+def llava_without_cls():
+    siglip = {key: value for key, value in DEEP.items() if key != "projection_dim"}
+    model_class, config = tiny.llava()
+    config = transformers.LlavaConfig(
+        vision_config={**siglip, "model_type": "siglip_vision_model", "vision_use_head": False},
+        text_config=config.text_config,
+        image_token_id=IMAGE,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="full",
+    )
+    return randomised((model_class, config), "sdpa")
+
+
+class TestOtherTowersAndTypes:
+    @pytest.mark.parametrize("kind", [kind for kind in (*ONE_OF_EACH, GlobalCom2) if kind is not ToMe])
+    def test_without_cls_they_are_refused_by_name(self, kind):
+        with pytest.raises(UnsupportedModel, match=r"\[CLS\].*has none.*Methods that need none: dart.*divprune.*tome"):
+            kind()(llava_without_cls())
+
+    def test_tome_works_without_cls(self, batch):
+        embeddings, report = given(ToMe(keep=5), llava_without_cls(), batch)
+        assert len(embeddings) == 5 and report.final == [5]
+
+    @pytest.mark.parametrize("kind", ONE_OF_EACH)
+    def test_half_precision(self, batch, kind):
+        model = randomised(tiny.llava(tower=DEEP), "sdpa").to(torch.bfloat16)
+        batch["pixel_values"] = batch["pixel_values"].to(torch.bfloat16)
+        method = kind(keep=8)
+        embeddings, report = given(method, model, batch)
+        assert embeddings.dtype == torch.bfloat16 and embeddings.isfinite().all()
+        assert report.final == [method.n_kept(N_PATCHES)]
+
+    def test_merging_in_the_tower_before_a_cut_in_the_model(self, batch):
+        for first in (FiCoCoV(keep=10), ToMe(keep=10), VisionZip(keep=10)):
+            with Chain(first, DART(keep=4, budget="exact"))(llava("sdpa")) as pruning:
+                llava("sdpa")(**batch)
+            assert pruning.last.kept == [[10], [4]]
