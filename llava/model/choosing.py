@@ -22,8 +22,20 @@ from llava.reduction.image import TOWER, BeforeLLM, Encoder, ImageState, Kept, T
 ENCODED = "mm_encoder_outputs"
 
 
+OLD_NAME = "pixel_values_images"  # Video-LLaVA's in transformers 5.17
+
+
 def has_images(inputs: dict[str, Any]) -> bool:
-    """Whether the arguments of a model call bring images or videos, encoded or not."""
+    """Whether the arguments of a model call bring images or videos, encoded or not.
+
+    Raises:
+        UnsupportedModel: images under a name that only older versions of transformers know.
+    """
+    if inputs.get(OLD_NAME) is not None:
+        raise UnsupportedModel(
+            f"This version of transformers calls Video-LLaVA's images {OLD_NAME}, which methods that act before the "
+            "language model do not know. Type `pip install -U transformers`, or take dart or fastv."
+        )
     encoded = inputs.get(ENCODED) or {}
     return any(inputs.get(name) is not None or encoded.get(kind) is not None for kind, name in PIXELS.items())
 

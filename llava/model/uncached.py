@@ -9,7 +9,7 @@ import torch
 from llava.model.layout import Layout
 from llava.model.stages import PromptState, Stage
 
-IMAGE_INPUTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+IMAGE_INPUTS = ("pixel_values", "pixel_values_images", "pixel_values_videos", "mm_encoder_outputs")
 
 
 class UncachedPrompt:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from llava.model.families.tower import TowerAdapter
+from llava.model.layout import Lengths
 
 if TYPE_CHECKING:
     from llava.model.processing import Processor
@@ -114,8 +115,9 @@ class Family(TowerAdapter):
         ids = (getattr(model.config, f"{kind}_token_id", None) for kind in ("image", "video"))
         return tuple(token for token in ids if token is not None)
 
-    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> Sequence[int] | int | None:
-        """Visual tokens per image: one number for all, a list over the images of the batch, or None if not known.
+    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> Lengths | Mapping[int, Lengths]:
+        """Visual tokens per image: one number for all, a list over the images of the batch, or None if not known; or
+        one of those for each placeholder id.
 
         None makes every unbroken run of placeholders one image. Features encoded ahead (transformers' generate does)
         tell the lengths.

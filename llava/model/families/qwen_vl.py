@@ -11,6 +11,7 @@ counts on from the full prompt, so survivors and generated tokens have the posit
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,10 +19,12 @@ from torch import Tensor
 
 from llava.errors import CheckpointError, UnsupportedModel
 from llava.model.families.base import Family
+from llava.model.layout import Lengths
 
 if TYPE_CHECKING:
-    from llava.model.processing.qwen_vl import PixelLimits, QwenVLProcessor
+    from llava.model.processing.qwen_vl import PixelLimits, Qwen2VLProcessor
 
+ENCODED = "mm_encoder_outputs"  # how newer versions of transformers take features encoded ahead
 SMALLEST, LARGEST = 4, 1280  # visual tokens of an image where the checkpoint does not tell (transformers' defaults)
 
 
@@ -34,15 +37,13 @@ class Qwen2VL(Family):
     inputs: ClassVar[tuple[str, ...]] = ("image", "several images", "video")
     budget_rule: ClassVar[str] = "qwen2_vl"
     transformers_class: ClassVar[str] = "Qwen2VLForConditionalGeneration"
-    template: ClassVar[str] = "qwen2_vl"
-    timed: ClassVar[bool] = False
-    stamped: ClassVar[bool] = False
+    processor_class: ClassVar[str] = "Qwen2VLProcessor"
+    """Name of the processor's class in `llava.model.processing.qwen_vl`."""
 
-    def processor(self, folder: Path, config: Mapping[str, Any], model: Any, tokenizer: Any) -> QwenVLProcessor:
-        from llava.model import conversation
+    def processor(self, folder: Path, config: Mapping[str, Any], model: Any, tokenizer: Any) -> Qwen2VLProcessor:
         from llava.model.checkpoints import image_processor_config
+        from llava.model.processing import qwen_vl
         from llava.model.processing.patches import PatchGrid
-        from llava.model.processing.qwen_vl import QwenVLProcessor
 
         image, vision = image_processor_config(folder), model.config.vision_config
         rows = model.config.text_config.vocab_size
@@ -59,15 +60,8 @@ class Qwen2VL(Family):
                 raise CheckpointError(
                     f"{folder}: {name} is {image[name]} in preprocessor_config.json but {value} in config.json."
                 )
-        processor = QwenVLProcessor(
-            tokenizer,
-            family=self.name,
-            grid=grid,
-            limits=_limits(image, grid.factor),
-            template=conversation.template(self.template),
-            timed=self.timed,
-            stamped=self.stamped,
-            device=model.device,
+        processor = getattr(qwen_vl, self.processor_class)(
+            tokenizer, grid=grid, limits=_limits(image, grid.factor), device=model.device
         )
         wanted = (model.config.image_token_id, model.config.video_token_id)
         if processor.placeholders != wanted:
@@ -77,10 +71,10 @@ class Qwen2VL(Family):
             )
         return processor
 
-    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> dict[int, list[int] | None]:
+    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> dict[int, Lengths]:
         merged = model.config.vision_config.spatial_merge_size**2
-        encoded = inputs.get("mm_encoder_outputs") or {}  # instead of the grids, where `generate` encoded ahead
-        lengths: dict[int, list[int] | None] = {}
+        encoded = inputs.get(ENCODED) or {}  # instead of the grids, where `generate` encoded ahead
+        lengths: dict[int, Lengths] = {}
         for kind in ("image", "video"):
             grid, features = inputs.get(f"{kind}_grid_thw"), getattr(encoded.get(kind), "pooler_output", None)
             known = None if features is None else [len(feature) for feature in features]
@@ -94,7 +88,8 @@ class Qwen2VL(Family):
     def positions(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         wanted = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
         given = {name: inputs[name] for name in (*wanted, "attention_mask") if inputs.get(name) is not None}
-        return self.body(model).get_rope_index(**given)[0]
+        body: Any = self.body(model)
+        return body.get_rope_index(**given)[0]
 
     def n_images(self, inputs: dict[str, Any], kind: str = "image") -> int:
         return len(inputs[f"{kind}_grid_thw"])
@@ -105,20 +100,6 @@ class Qwen2VL(Family):
         rows = inputs[pixels].split(grid.prod(-1).tolist())[number]
         return {**inputs, pixels: rows, f"{kind}_grid_thw": grid[number : number + 1]}
 
-    def with_features(self, output: Any, features: list[Tensor], rows: list[Tensor] | None) -> Any:
-        deep = getattr(output, "deepstack_features", None)
-        if deep is not None:
-            if rows is None:
-                raise UnsupportedModel(
-                    f"{self.name} models add features of earlier vision layers to every visual token, so tokens cannot "
-                    "be merged before the language model. Take a method that only selects (divprune, uniform)."
-                )
-            output.deepstack_features = [
-                [own[row.to(own.device)] for own, row in zip(layer, rows, strict=True)] for layer in deep
-            ]
-        output.pooler_output = features
-        return output
-
 
 class Qwen25VL(Qwen2VL):
     """As Qwen2-VL; the seconds between the frames of a video go into the positions."""
@@ -127,7 +108,7 @@ class Qwen25VL(Qwen2VL):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     title: ClassVar[str] = "Qwen2.5-VL (Qwen/Qwen2.5-VL-7B-Instruct)"
     transformers_class: ClassVar[str] = "Qwen2_5_VLForConditionalGeneration"
-    timed: ClassVar[bool] = True
+    processor_class: ClassVar[str] = "Qwen25VLProcessor"
 
 
 class Qwen3VL(Qwen2VL):
@@ -138,9 +119,26 @@ class Qwen3VL(Qwen2VL):
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
     title: ClassVar[str] = "Qwen3-VL (Qwen/Qwen3-VL-8B-Instruct)"
     transformers_class: ClassVar[str] = "Qwen3VLForConditionalGeneration"
-    template: ClassVar[str] = "qwen3_vl"
-    stamped: ClassVar[bool] = True
+    processor_class: ClassVar[str] = "Qwen3VLProcessor"
     adds_between_layers: ClassVar[str] = "_deepstack_process"
+
+    def with_features(self, output: Any, features: list[Tensor], rows: list[Tensor] | None) -> Any:
+        if ENCODED not in signature(self.model_class().forward).parameters:
+            raise UnsupportedModel(
+                "Qwen3-VL adds features of earlier vision layers to every visual token, which this version of "
+                "transformers takes from the pixels only. Type `pip install -U transformers`, or take a method that "
+                "acts inside the language model (dart, fastv)."
+            )
+        if rows is None:
+            raise UnsupportedModel(
+                "Qwen3-VL adds features of earlier vision layers to every visual token, so tokens cannot be merged "
+                "before the language model. Take a method that only selects (divprune, uniform)."
+            )
+        output.deepstack_features = [
+            [own[row.to(own.device)] for own, row in zip(layer, rows, strict=True)]
+            for layer in output.deepstack_features
+        ]
+        return super().with_features(output, features, rows)
 
 
 def _limits(image: Mapping[str, Any], factor: int) -> PixelLimits:

@@ -10,16 +10,20 @@ The frames of a video stand back to back, each with its class token; the class t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llava.errors import CheckpointError
 from llava.model.families.base import Family
+from llava.model.layout import Lengths
 
 if TYPE_CHECKING:
     from llava.model.processing.video_llava import VideoLlavaProcessor
 
 ORIGINAL_KEY = "mm_video_tower"  # in config.json of the original checkpoint
+
+IMAGE_NAMES = ("pixel_values", "pixel_values_images")  # newer and older versions of transformers
 
 
 class VideoLlava(Family):
@@ -70,10 +74,11 @@ class VideoLlava(Family):
             n_frames=n_frames,
             image_token_id=shape.image_token_id,
             video_token_id=shape.video_token_id,
+            images=next(name for name in IMAGE_NAMES if name in signature(model.forward).parameters),
             device=model.device,
         )
 
-    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> dict[int, int]:
+    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> dict[int, Lengths]:
         videos, frame = inputs.get("pixel_values_videos"), _frame_tokens(model.config)
         n_frames = model.config.video_seq_length // frame if videos is None else videos.shape[1]
         class_token = model.config.vision_feature_select_strategy == "full"

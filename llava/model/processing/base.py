@@ -56,12 +56,13 @@ class Processor:
         if self.pad_id in self.placeholders:
             raise CheckpointError(f"The tokenizer pads with the image placeholder (id {self.pad_id}).")
 
-    def configure(self, **limits: int | None) -> None:
-        """Set `min_pixels` and `max_pixels`, between which images are resized; None leaves one as it is.
+    def configure(self, *, min_pixels: int | None = None, max_pixels: int | None = None) -> None:
+        """Set the limits of the pixels that images are resized to; None leaves one as it is.
 
         Raises:
             ConfigurationError: the family does not resize by pixels, or the values are no limits.
         """
+        limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
         given = [f"{name}={value}" for name, value in limits.items() if value is not None]
         if given:
             raise ConfigurationError(

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from llava.errors import ConfigurationError
-from llava.model.conversation import IMAGE_MARKER, VIDEO_MARKER, Template, Turn
+from llava.model.conversation import IMAGE_MARKER, QWEN2_VL, QWEN3_VL, VIDEO_MARKER, Template, Turn
 from llava.model.processing.base import Processor, check_count
 from llava.model.processing.patches import PatchGrid, fitted_size
 from llava.model.video import Video, open_video
@@ -66,43 +66,40 @@ class VideoRules:
         return fitted_size(size, grid.factor, smallest, max(min(self.largest * token, share), int(smallest * 1.05)))
 
 
-class QwenVLProcessor(Processor):
+class Qwen2VLProcessor(Processor):
     """Every image has as many visual tokens as its size asks for, within limits.
 
     Args:
         tokenizer: the checkpoint's transformers tokenizer.
-        family: name of the model family.
         grid: how pictures become patches.
         limits: of the images' pixels.
         template: the chat template.
         video: how videos are sampled and sized.
-        timed: tell the model the seconds between the frames (Qwen2.5-VL).
-        stamped: write the time before every frame (Qwen3-VL).
         device: where the tensors are put.
     """
 
+    family: ClassVar[str] = "qwen2_vl"
     marker_end: ClassVar[str] = ""
+    timed: ClassVar[bool] = False
+    """Whether the model is told the seconds between the frames."""
+    stamped: ClassVar[bool] = False
+    """Whether the time is written before every frame."""
 
     def __init__(
         self,
         tokenizer: Any,
         *,
-        family: str,
         grid: PatchGrid,
         limits: PixelLimits,
-        template: Template,
+        template: Template = QWEN2_VL,
         video: VideoRules | None = None,
-        timed: bool = False,
-        stamped: bool = False,
         device: str | torch.device = "cpu",
     ):
         self.image_id, self.video_id, self.start_id, self.end_id = (
             tokenizer.convert_tokens_to_ids(word) for word in (IMAGE_PAD, VIDEO_PAD, START, END)
         )
         super().__init__(tokenizer, placeholders=(self.image_id, self.video_id), device=device, template=template)
-        self.family = family
         self.grid, self.limits, self.video = grid, limits, video or VideoRules()
-        self.timed, self.stamped = timed, stamped
 
     # ------------------------------------------------------------------------------------------------------- settings
 
@@ -207,3 +204,24 @@ class QwenVLProcessor(Processor):
 
     def _n_tokens(self, grid: Tensor) -> int:
         return int(grid.prod()) // self.grid.merge**2
+
+
+class Qwen25VLProcessor(Qwen2VLProcessor):
+    """As Qwen2-VL; the seconds between the frames of a video go into the positions."""
+
+    family: ClassVar[str] = "qwen2_5_vl"
+    timed: ClassVar[bool] = True
+
+
+class Qwen3VLProcessor(Qwen2VLProcessor):
+    """As Qwen2-VL, without a system turn, and with the time written before every frame of a video.
+
+    Source: the processor of the model's release; frames are sized as `qwen-vl-utils` does. transformers' own processor
+    bounds the volume of a video instead of its frames, and (5.23) leaves a second pair of vision markers around it.
+    """
+
+    family: ClassVar[str] = "qwen3_vl"
+    stamped: ClassVar[bool] = True
+
+    def __init__(self, tokenizer: Any, *, template: Template = QWEN3_VL, **settings: Any):
+        super().__init__(tokenizer, template=template, **settings)

@@ -36,6 +36,7 @@ class VideoLlavaProcessor(Processor):
         n_frame: visual tokens of a frame of a video, which keeps its class token.
         n_frames: frames sampled from a video.
         image_token_id, video_token_id: placeholder ids.
+        images: the model's name for images, which older versions of transformers call pixel_values_images.
         device: where the tensors are put.
         template: conversation template of `prompt`.
     """
@@ -54,6 +55,7 @@ class VideoLlavaProcessor(Processor):
         n_frames: int,
         image_token_id: int,
         video_token_id: int,
+        images: str = "pixel_values",
         device: str | torch.device = "cpu",
         template: Template = LLAVA_V1,
     ):
@@ -62,7 +64,7 @@ class VideoLlavaProcessor(Processor):
         self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
         self.n_visual, self.n_frame, self.n_frames = n_visual, n_frame, n_frames
         self.image_token_id, self.video_token_id = image_token_id, video_token_id
-        self._pieces = Pieces(tokenizer)
+        self._images, self._pieces = images, Pieces(tokenizer)
 
     def encode(
         self, prompt: str, images: list[Image.Image], videos: list[Video]
@@ -81,7 +83,7 @@ class VideoLlavaProcessor(Processor):
         features: dict[str, Tensor] = {}
         if images:
             settings = (self.image_size, self.image_mean, self.image_std)
-            features["pixel_values"] = torch.stack([pixel_values(image, *settings) for image in images])
+            features[self._images] = torch.stack([pixel_values(image, *settings) for image in images])
         if videos:
             features["pixel_values_videos"] = torch.stack([self.frames(film) for film in videos])
         return ids, features
