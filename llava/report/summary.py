@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llava.errors import BadInput
 from llava.eval.screen import DASH, number
@@ -11,10 +11,11 @@ from llava.report.records import Record, check_alike
 
 
 def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows; the unpruned run comes first, then budgets from large to small.
+    """Return header and rows; the unpruned run comes first, then budgets from large to small, best method first.
 
-    `relative` is the mean over the benchmarks of the score relative to the unpruned one (the average of the paper's
-    Table 1). Times are ratios of the medians of seconds per question, of runs one after the other on one machine.
+    `asked` is the budget or preset as it was typed; what was kept is the mean over the benchmarks. `relative` is the
+    mean over the benchmarks of the score relative to the unpruned one (the average of the paper's Table 1). Times are
+    ratios of the medians of seconds per question, of runs one after the other on one machine.
 
     Raises:
         ConfigurationError: the runs do not belong into one table.
@@ -23,28 +24,28 @@ def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     benchmarks = list(dict.fromkeys(r["benchmark"] for r in records))
     titles = {r["benchmark"]: " ".join(dict.fromkeys((r["title"], r["headline"]["name"].upper()))) for r in records}
     runs = {(r["method"]["label"], r["benchmark"]): r for r in records}
-    labels = sorted(dict.fromkeys(r["method"]["label"] for r in records), key=lambda label: _rank(label, records))
+    labels = list(dict.fromkeys(r["method"]["label"] for r in records))
     header = ["method", "asked", "kept", "mean/layer", "cache", "FLOPs"]
     header += [*(titles[name] for name in benchmarks), "relative", "speed-up"]
-    rows = []
+    ranked = []
     for label in labels:
         mine = {name: runs[label, name] for name in benchmarks if (label, name) in runs}
-        first = next(iter(mine.values()))["accounting"]
+        counts = _means([run["accounting"] for run in mine.values()])
         pairs = [(run, runs.get(("none", name))) for name, run in mine.items()]
-        rows.append(
-            [
-                label,
-                number(first["asked"], 0),
-                f"{first['final']:.0f} of {first['visual']:.0f}",
-                number(first["mean_over_layers"], 1),
-                _percent(first["cache_bytes"], first["cache_bytes_unpruned"]),
-                _percent(first["flops_exact"], first["flops_exact_unpruned"]),
-                *(number(mine[name]["headline"]["value"]) if name in mine else DASH for name in benchmarks),
-                _relative(pairs),
-                _speed(pairs),
-            ]
-        )
-    return header, rows
+        asked, relative = _asked(label, counts), _relative(pairs)
+        row = [
+            next(iter(mine.values()))["method"]["name"],
+            number(asked, 0),
+            f"{counts['final']:.0f} of {counts['visual']:.0f}",
+            number(counts["mean_over_layers"], 1),
+            _percent(counts["cache_bytes"], counts["cache_bytes_unpruned"]),
+            _percent(counts["flops_exact"], counts["flops_exact_unpruned"]),
+            *(number(mine[name]["headline"]["value"]) if name in mine else DASH for name in benchmarks),
+            DASH if relative is None else f"{100 * relative:.1f} %",
+            _speed(pairs),
+        ]
+        ranked.append(((label != "none", -asked, -(relative or 0), label), row))
+    return header, [row for _, row in sorted(ranked)]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
@@ -78,19 +79,26 @@ def setting(records: Sequence[Record]) -> str:
     )
 
 
-def _rank(label: str, records: Sequence[Record]) -> tuple:
-    counts = next(r["accounting"] for r in records if r["method"]["label"] == label)
-    return label != "none", -counts["asked"], label
+def _means(counts: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Mean over the benchmarks of every number that all of them have."""
+    whole = [name for name in counts[0] if all(isinstance(c.get(name), (int, float)) for c in counts)]
+    return {name: statistics.mean(c[name] for c in counts) if name in whole else None for name in counts[0]}
+
+
+def _asked(label: str, counts: Mapping[str, float | None]) -> float:
+    """The budget in the label of a run (`dart-128`), or the one its method was given by default."""
+    typed = label.rpartition("-")[2]
+    return int(typed) if typed.isdigit() else counts["asked"] or 0
 
 
 def _percent(part: float | None, whole: float | None) -> str:
     return DASH if part is None or not whole else f"{100 * part / whole:.0f} %"
 
 
-def _relative(pairs: Sequence[tuple[Record, Record | None]]) -> str:
+def _relative(pairs: Sequence[tuple[Record, Record | None]]) -> float | None:
     """Mean of the scores relative to the unpruned ones."""
     shares = [run["headline"]["value"] / full["headline"]["value"] for run, full in pairs if full]
-    return f"{100 * statistics.mean(shares):.1f} %" if len(shares) == len(pairs) else DASH
+    return statistics.mean(shares) if len(shares) == len(pairs) else None
 
 
 def _speed(pairs: Sequence[tuple[Record, Record | None]]) -> str:
