@@ -14,6 +14,7 @@ import tyro
 
 from llava.commandline import run, say
 from llava.errors import ConfigurationError
+from llava.reduction.base import Reduction
 
 WIDTH = 10  # of the first column
 
@@ -28,7 +29,7 @@ class ListConfig:
     """Python file with a method of your own, described as well."""
     short: bool = False
     """One line per method."""
-    found: tyro.conf.Suppress[dict[str, type]] = field(default_factory=dict)
+    found: tyro.conf.Suppress[dict[str, type[Reduction]]] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         """Look the methods up; one sentence per method that is not there."""
@@ -56,11 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def print_methods(config: ListConfig) -> None:
     """Describe the methods on the screen."""
-    describe = _line if config.short else describe_method
-    say(("\n" if config.short else "\n\n").join("\n".join(describe(cls)) for cls in config.found.values()))
+    describe, gap = (_line, "\n") if config.short else (describe_method, "\n\n")
+    say(gap.join("\n".join(describe(cls)) for cls in config.found.values()))
 
 
-def describe_method(cls: type) -> list[str]:
+def describe_method(cls: type[Reduction]) -> list[str]:
     """Return the lines that describe a method's class."""
     from llava.reduction.checks import options_of
 
@@ -75,12 +76,12 @@ def describe_method(cls: type) -> list[str]:
     return [f"{cls.name}: {summary(cls)}", *(f"  {name:{WIDTH}}{text}" for name, text in rows)]
 
 
-def summary(cls: type) -> str:
+def summary(cls: type[Reduction]) -> str:
     """The first sentence of the method's description, without a final dot."""
     return (cls.__doc__ or "").strip().split("\n")[0].rstrip(".")
 
 
-def needs_of(cls: type) -> list[str]:
+def needs_of(cls: type[Reduction]) -> list[str]:
     """What the method, with its default options, reads besides the tokens themselves."""
     from llava.reduction.image import BeforeLLM, Encoder
 
@@ -106,7 +107,7 @@ NEEDS = {
 }
 
 
-def families_of(cls: type) -> str:
+def families_of(cls: type[Reduction]) -> str:
     """The model families the method works on with its default options."""
     from llava.model.families import FAMILIES
     from llava.reduction.image import BeforeLLM
@@ -129,7 +130,7 @@ def _fits(part: Any, family: Any) -> bool:
     return bool(family.token_by_token or not looks_inside)
 
 
-def _stage(cls: type) -> str:
+def _stage(cls: type[Reduction]) -> str:
     cut_at = cls().layers
     return cls.stage + (f", before layer {', '.join(map(str, cut_at))}" if cut_at else "")
 
@@ -148,7 +149,7 @@ def _preset(name: str, options: dict[str, Any]) -> str:
     return f"{name}: " + (", ".join(f"{option}={value!r}" for option, value in options.items()) or "the defaults")
 
 
-def _line(cls: type) -> list[str]:
+def _line(cls: type[Reduction]) -> list[str]:
     return [f"{cls.name:14} {cls.paper:18} {cls.stage}: {summary(cls)}"]
 
 

@@ -52,14 +52,15 @@ def cut_cache(method: LLMStage, state: PromptState, cache: Any, together: bool, 
 
 def _alive(state: PromptState) -> Tensor:
     """(B, N) bool: prompt columns that the last layer sees."""
-    last = state.newest
+    last = state.stages[-1]
     valid = torch.ones_like(last.source) if last.valid is None else last.valid.long()
     return torch.zeros_like(state.layout.image).scatter_add_(1, last.source, valid) > 0
 
 
 def _keep_columns(layer: Any, columns: Tensor, n_columns: int) -> None:
     """Keep (B, S') columns of one layer's keys and values, which hold `n_columns`."""
-    whole = type(layer) is DynamicSlidingWindowLayer and layer.keys.shape[2] == n_columns
+    stored = getattr(layer, "keys", None)
+    whole = type(layer) is DynamicSlidingWindowLayer and stored is not None and stored.shape[2] == n_columns
     if type(layer) not in (DynamicLayer, StaticLayer) and not whole:
         raise BadInput(
             f"Cache layers of type {type(layer).__name__} cannot be cut at the end of the prefill. Use the default "
@@ -71,7 +72,8 @@ def _keep_columns(layer: Any, columns: Tensor, n_columns: int) -> None:
         if whole:
             layer.cumulative_length = columns.shape[1]
         return
-    for tensor, kept in zip((layer.keys, layer.values), left, strict=True):
+    tensors: tuple[Any, Any] = (layer.keys, layer.values)
+    for tensor, kept in zip(tensors, left, strict=True):
         tensor.zero_()
         tensor[:, :, : columns.shape[1]] = kept
     layer.cumulative_length.fill_(columns.shape[1])

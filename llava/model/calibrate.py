@@ -11,6 +11,7 @@ import torch
 
 from llava.errors import ConfigurationError
 from llava.reduction.base import Reduction
+from llava.reduction.calibration import Calibration
 from llava.reduction.checks import suggestion
 
 MEASURES = ("mean_over_layers", "final")
@@ -41,9 +42,9 @@ def calibrate(
     Raises:
         ConfigurationError: the method has nothing to calibrate, or the target cannot be met; the message says what can.
     """
-    turned, samples = method.calibration, list(samples)
+    samples = list(samples)
     problems = []
-    if turned is None:
+    if method.calibration is None:
         problems.append(
             f"Method {method.name!r} keeps the count it is asked for and has nothing to calibrate: give keep."
         )
@@ -56,8 +57,10 @@ def calibrate(
     if problems:
         raise ConfigurationError(*problems)
 
+    turned = method.calibration or Calibration("", 0, 0)
+
     def tokens(value: float) -> float:
-        return _tokens(replace(method, **{turned.option: value}), model, samples, measure)
+        return _tokens(_turned(method, value), model, samples, measure)
 
     # `fewest` and `most` keep fewer and more tokens than the target, whichever of them is the larger value.
     fewest, most = (turned.low, turned.high) if turned.rises else (turned.high, turned.low)
@@ -78,7 +81,11 @@ def calibrate(
             fewest = middle
         else:
             most = middle
-    return replace(method, **{turned.option: best[1]})
+    return _turned(method, best[1])
+
+
+def _turned(method: Any, value: float) -> Any:
+    return replace(method, **{method.calibration.option: value})
 
 
 def _tokens(method: Reduction, model: Any, samples: list[dict[str, Any]], measure: str) -> float:

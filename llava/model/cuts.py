@@ -37,7 +37,7 @@ def cut(
     n_kept = (selection.kept & groups.valid).sum(1).tolist() if planned is None else list(planned)
     stage, origin = staged(state, state.newest, layer, keep, n_kept, together, positions)
     if selection.order is not None:
-        stage, origin = _arranged(state, stage, origin, keep, selection, groups)
+        stage, origin = _arranged(state, stage, origin, keep, selection, selection.order, groups)
     state.n_visual = n_kept
     state.alive.append(n_kept)
     state.stages.append(stage)
@@ -73,10 +73,15 @@ def staged(
 
 
 def _arranged(
-    state: PromptState, stage: Stage, columns: Tensor, keep: Tensor, selection: Selection, groups: Groups
+    state: PromptState,
+    stage: Stage,
+    columns: Tensor,
+    keep: Tensor,
+    selection: Selection,
+    order: Tensor,
+    groups: Groups,
 ) -> tuple[Stage, Tensor]:
     """The same stage with the survivors of every problem in the order the selection gives, mixtures included."""
-    order = selection.order
     sample = groups.sample[:, None]
     kept = selection.kept & groups.valid
     width = order.shape[1]
@@ -88,6 +93,6 @@ def _arranged(
     origin = F.pad(columns, (0, 1)).index_put((sample, place), groups.columns.gather(1, order))[:, :-1]
     source = origin if state.newest is None else state.newest.source.gather(1, origin)
     mixtures = None
-    if selection.values is not None:
+    if selection.values is not None and selection.mixed is not None:
         mixtures = Mixtures(sample, place.masked_fill(~selection.mixed, -1), selection.values)
     return Stage(stage.first_layer, stage.index, stage.valid, source, mixtures, stage.shift), origin

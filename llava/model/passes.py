@@ -7,9 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from llava.model.report import PrefillRecord
 from llava.model.stages import PromptState, Stage
-from llava.reduction.groups import Groups
 
 
 @dataclass
@@ -20,10 +18,10 @@ class Pass:
         state: the cuts of this prompt.
         cache: the cache, as far as it is known.
         prefill: whether this pass computes a whole prompt.
-        record: notes for the report, if this is a prefill that counts.
+        record: the `PrefillRecord`, notes for the report, if this is a prefill that counts.
         replay: cuts chosen earlier for this prompt, to be made again (generation without a cache).
         read: what was read from the layer before a cut.
-        problem: the selection problems of the next cut and their planned survivors.
+        groups, plan: the selection problems (`Groups`) of the next cut, and the survivors planned for each.
         positions: (B, N) of the prompt's columns, if they are to be counted anew.
         masks, rotary: masks by stage and layer type, and (stage, given table, new tables), shared by layers of a stage.
     """
@@ -31,11 +29,12 @@ class Pass:
     state: PromptState
     cache: Any = None
     prefill: bool = False
-    record: PrefillRecord | None = None
+    record: Any = None
     replay: list[Stage] = field(default_factory=list)
     read: dict[str, Any] = field(default_factory=dict)
-    problem: tuple[Groups, list[int] | None] | None = None
-    positions: Tensor | None = None
+    groups: Any = None
+    plan: list[int] | None = None
+    positions: Any = None
     masks: dict[tuple[int, str], Tensor | None] = field(default_factory=dict)
     rotary: list[tuple[Stage, Tensor, tuple[Tensor, ...]]] = field(default_factory=list)
 
@@ -48,4 +47,4 @@ class Pass:
         self.read.clear()
         self.masks.clear()
         self.rotary.clear()
-        self.problem = None
+        self.groups = self.plan = None

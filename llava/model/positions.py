@@ -59,7 +59,7 @@ def ends(layout: Layout, positions: Tensor) -> tuple[Tensor, Tensor]:
     """(B,) positions of the first and the last real column of every sample."""
     real = layout.real.to(torch.int8)
     first, last = real.argmax(1), real.shape[1] - 1 - real.flip(1).argmax(1)
-    return tuple(positions.gather(1, column[:, None])[:, 0] for column in (first, last))
+    return positions.gather(1, first[:, None])[:, 0], positions.gather(1, last[:, None])[:, 0]
 
 
 def rotary_tables(decoder: Any, number: int, hidden: Tensor, positions: Tensor) -> tuple[Tensor, ...]:

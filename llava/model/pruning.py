@@ -39,7 +39,8 @@ class Pruning:
     def __init__(self, method: Reduction, model: Any):
         self.model = getattr(model, "_orig_mod", model)  # torch.compile hides the model inside
         self.family = family_of(self.model)
-        self.method = method = method.fitted(len(self.family.decoder(self.model).layers))
+        decoder: Any = self.family.decoder(self.model)
+        self.method = method = method.fitted(len(decoder.layers))
         self._surgery = Surgery(method, self.model, self.family, self._note)
         before = next((part for part in method.parts if isinstance(part, BeforeLLM)), None)
         self._shortening = None if before is None else Shortening(before, self.model, self.family)

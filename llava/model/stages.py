@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llava.model.layout import Layout
-
 
 @dataclass(frozen=True)
 class Mixtures:
@@ -88,7 +86,7 @@ class PromptState:
     """The cuts made in one prefill. It lives on the cache object, so generations may interleave and turns continue.
 
     Args:
-        layout: the prompt; None for a cache that was filled without pruning.
+        layout: the prompt's `Layout`; None for a cache that was filled without pruning.
         n_visual: visual tokens alive now, per selection problem (`Layout.members`).
         stages: one per cut.
         alive: `n_visual` after every cut.
@@ -98,7 +96,7 @@ class PromptState:
         before: what was cut before the language model (`llava.model.shortprompt`); None: nothing.
     """
 
-    layout: Layout | None
+    layout: Any
     n_visual: list[int] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     alive: list[list[int]] = field(default_factory=list)

@@ -57,9 +57,9 @@ class Surgery:
 
     def __init__(self, method: Reduction, model: Any, family: Family, on_prefill: Callable[[PrefillRecord], None]):
         self.whole, self.model, self.family, self.on_prefill = method, model, family, on_prefill
-        self.method = next((part for part in method.parts if isinstance(part, LLMStage)), method)
-        self.decoder = family.decoder(model)
-        self.config = self.decoder.config
+        self.method: Any = next((part for part in method.parts if isinstance(part, LLMStage)), method)
+        self.decoder: Any = family.decoder(model)
+        self.config: Any = self.decoder.config
         self.together = getattr(self.method, "images", None) == TOGETHER
         self.renumber = renumbers(self.method, self.config)
         self.handed: dict[str, Tensor] = {}
@@ -145,9 +145,8 @@ class Surgery:
         return Pass(state or PromptState(None), cache)
 
     def _begin_prefill(self, kwargs: dict[str, Any], n_columns: int) -> Pass:
-        ids, cache = self.inputs.get("input_ids"), kwargs.get("past_key_values")
-        if ids is None and self.short_prompt() is not None:
-            ids = self.short_prompt().repeated_ids(self.inputs.get("inputs_embeds"))
+        cache = kwargs.get("past_key_values")
+        ids: Any = self.inputs.get("input_ids")
         guards.refuse_unseen_ids(ids, n_columns)
         guards.refuse_short_windows(self.decoder, self.method.layers, n_columns)
         padding = prompt_padding(kwargs.get("attention_mask"), n_columns)
@@ -172,7 +171,7 @@ class Surgery:
         self._prepare(running, kwargs.get("inputs_embeds"))
         return running
 
-    def _prepare(self, running: Pass, embeds: Tensor | None) -> None:
+    def _prepare(self, running: Pass, embeds: Any) -> None:
         """Let the method look at the whole prompt, and keep what an earlier stage hands on."""
         state = running.state
         if not (self.method.layers and running.selects()):
@@ -231,14 +230,14 @@ class Surgery:
 
     def _problem(self, number: int, running: Pass) -> tuple[Groups, list[int] | None] | None:
         """The selection problems of the cut before layer `number` and the planned survivors; None: nothing to cut."""
-        if running.problem is None:
+        if running.groups is None:
             state = running.state
             columns = state.columns(state.newest)
-            groups = state.layout.groups(self.together, *columns, state.n_visual, number)
-            running.problem = (groups, self.method.plan(groups))
-        groups, plan = running.problem
+            running.groups = state.layout.groups(self.together, *columns, state.n_visual, number)
+            running.plan = self.method.plan(running.groups)
+        groups, plan = running.groups, running.plan
         done = plan is not None and all(kept >= n for kept, n in zip(plan, groups.n_visual, strict=True))
-        return None if done else running.problem
+        return None if done else (groups, plan)
 
     def _cut(self, number: int, layer: nn.Module, hidden: Tensor, running: Pass, run: Callable[..., Any]) -> Tensor:
         """Gather the surviving columns of a layer's input: (B, S, D) -> (B, S', D)."""
@@ -253,7 +252,8 @@ class Surgery:
             with running.record.stopwatch.running():
                 if AHEAD in method.needs:
                     attention = peek(layer, lambda: run(past_key_values=None))
-                    running.read["attention"] = attention.asked(*method.queries(groups), groups)
+                    columns, valid = method.queries(groups)
+                    running.read["attention"] = attention.asked(columns, valid, groups)
                 selection = method.select(self._layer_state(number, hidden, groups, running))
                 if not isinstance(selection, Selection):
                     selection = Selection(selection)
@@ -288,8 +288,9 @@ class Surgery:
             if "received" in needs:
                 read["received"] = attention.received(running.state.columns(running.state.newest)[1])
             if "attention" in needs:
-                groups, _ = running.problem
-                read["attention"] = attention.asked(*self.method.queries(groups), groups)
+                groups = running.groups
+                columns, valid = self.method.queries(groups)
+                read["attention"] = attention.asked(columns, valid, groups)
 
     def _fitted(self, kwargs: dict[str, Any], number: int, hidden: Tensor, running: Pass) -> dict[str, Any]:
         """The arguments of a layer; after a cut: its own mask, the rotary tables of the columns it sees."""

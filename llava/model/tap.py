@@ -78,7 +78,7 @@ class Attention:
 
 
 @contextmanager
-def tapped(attention: torch.nn.Module, read: Reader) -> Iterator[None]:
+def tapped(attention: Any, read: Reader) -> Iterator[None]:
     """Call `read` with every prefill attention call of one attention module inside the block."""
     config = attention.config
     attention.config = copy.copy(config)
@@ -94,7 +94,7 @@ class _Enough(Exception):
     """Queries and keys have been read; the rest of the layer is not wanted."""
 
 
-def peek(layer: torch.nn.Module, call: Callable[[], Any]) -> Attention:
+def peek(layer: Any, call: Callable[[], Any]) -> Attention:
     """Return what a layer's attention would be given, without computing more of the layer than that.
 
     Args:
@@ -116,7 +116,7 @@ def peek(layer: torch.nn.Module, call: Callable[[], Any]) -> Attention:
 
 
 def _tap(
-    module: torch.nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -129,7 +129,7 @@ def _tap(
     length = query.shape[2]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     read(Attention(query, key[:, :, :length], value[:, :, :length], mask, scale))
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
     module.config = config  # kernels read their own name there
     try:

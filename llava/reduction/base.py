@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union
 
 import torch
 from torch import Tensor
@@ -16,11 +16,14 @@ from torch import Tensor
 from llava.errors import ConfigurationError
 from llava.reduction.attention import AttentionRows, RecordedRows
 from llava.reduction.calibration import Calibration
-from llava.reduction.checks import option, private, value_problems
+from llava.reduction.checks import option, value_problems
 from llava.reduction.groups import Groups
 
 if TYPE_CHECKING:
     from llava.model.pruning import Pruning
+
+Kind = TypeVar("Kind")
+Needed = Union[Kind, Any]  # noqa: UP007 - None unless the method's `needs` name it
 
 EACH, TOGETHER = "each", "together"
 COUNTS = {str(keep): {"keep": keep} for keep in (192, 128, 64, 320)}  # the budgets that comparison tables use
@@ -43,7 +46,8 @@ class Reduction:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # published settings: name -> options
     calibration: ClassVar[Calibration | None] = None  # the option to turn until a budget is met
 
-    n_layers: int | None = private(None)  # decoder layers of the model the method is at work on
+    # Decoder layers of the model the method is at work on; no option.
+    n_layers: int | None = field(default=None, kw_only=True, compare=False, repr=False, metadata={"private": True})
 
     def __post_init__(self) -> None:
         problems = value_problems(self)
@@ -131,13 +135,13 @@ class LayerState:
     layer: int
     hidden: Tensor
     groups: Groups
-    normed: Tensor | None = None
-    keys: Tensor | None = None
-    values: Tensor | None = None
-    received: Tensor | None = None
-    attention: AttentionRows | RecordedRows | None = None
-    rotary: tuple[Tensor, Tensor] | None = None
-    seeds: list[int] | None = None
+    normed: Needed[Tensor] = None
+    keys: Needed[Tensor] = None
+    values: Needed[Tensor] = None
+    received: Needed[Tensor] = None
+    attention: Needed[AttentionRows | RecordedRows] = None
+    rotary: Needed[tuple[Tensor, Tensor]] = None
+    seeds: Needed[list[int]] = None
     handed: dict[str, Tensor] = field(default_factory=dict)
     prepared: Any = None
 

@@ -42,15 +42,15 @@ class Chain(Reduction):
         return problems
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         return f"{self.first.name}+{self.second.name}"
 
     @property
-    def stage(self) -> str:
+    def stage(self) -> str:  # type: ignore[override]
         return f"{self.first.stage}, then {self.second.stage}"
 
     @property
-    def paper(self) -> str:
+    def paper(self) -> str:  # type: ignore[override]
         return f"{self.first.paper}; {self.second.paper}"
 
     @property

@@ -23,6 +23,7 @@ from llava.reduction.base import ORIGINAL, RENUMBERED, CacheState, LayerState, R
 from llava.reduction.calibration import Calibration
 from llava.reduction.checks import option
 from llava.reduction.fastv import top_tokens
+from llava.reduction.groups import Groups
 from llava.reduction.image import AFTER, ONE_IMAGE, Encoder, ImageState, Kept, TowerInfo, TowerLayer
 from llava.reduction.registry import register
 from llava.reduction.schedule import Schedule, layer_problems
@@ -96,9 +97,16 @@ class MustDrop(Schedule):
     def parts(self) -> tuple[Reduction, ...]:
         if not self.vision:
             return (self,)
-        options = (self.window, self.sim_thr, self.merge_layer, self.key_rate, self.key_layer)
-        positions = ORIGINAL if self.positions == ORIGINAL else RENUMBERED
-        return (MustDropTower(self.keep, positions, *options), self)
+        tower = MustDropTower(
+            keep=self.keep,
+            positions=ORIGINAL if self.positions == ORIGINAL else RENUMBERED,
+            window=self.window,
+            sim_thr=self.sim_thr,
+            merge_layer=self.merge_layer,
+            key_rate=self.key_rate,
+            key_layer=self.key_layer,
+        )
+        return (tower, self)
 
     def counts(self, n_visual: int, n_images: int = 1) -> list[int]:
         target = self.target(n_visual, n_images)
@@ -117,7 +125,7 @@ class MustDrop(Schedule):
     def n_kept(self, n_visual: int) -> int | None:
         return None if self.keep is None or self.vision else super().n_kept(n_visual)
 
-    def plan(self, groups: Any) -> list[int] | None:
+    def plan(self, groups: Groups) -> list[int] | None:
         return None if self.keep is None else super().plan(groups)
 
     def select(self, state: LayerState) -> Tensor:
@@ -129,7 +137,7 @@ class MustDrop(Schedule):
             return dual_attention(rows, key, groups.valid, self.global_thr, self.individual_thr)
         total = rows.float().sum(1)
         total = total / total.sum(1, keepdim=True).clamp_min(torch.finfo(total.dtype).tiny)
-        return top_tokens(total + key, groups.valid, to_device(self.plan(groups), total.device))
+        return top_tokens(total + key, groups.valid, to_device(self.survivors(groups), total.device))
 
     def select_cache(self, state: CacheState) -> Tensor | None:
         """Layers from the first scored one on keep what the last layer sees; those before stay whole."""
@@ -140,7 +148,7 @@ class MustDrop(Schedule):
 class MustDropTower(Encoder):
     """Stage A of MustDrop; its options are those of `MustDrop`."""
 
-    keep: int | float | None = None
+    keep: int | float | None = None  # type: ignore[assignment]
     window: int = 3
     sim_thr: float = 0.8
     merge_layer: int = 0

@@ -100,5 +100,5 @@ class PyramidDrop(Schedule):
     def select(self, state: LayerState) -> Tensor:
         """Keep the tokens the last token would look at most in the layer about to run."""
         groups = state.groups
-        counts = to_device(self.plan(groups), state.hidden.device)
+        counts = to_device(self.survivors(groups), state.hidden.device)
         return top_tokens(state.attention.head_mean()[:, 0], groups.valid, counts)

@@ -26,7 +26,7 @@ def register(name: str) -> Callable[[type], type]:
         ConfigurationError: the class is no usable method (every reason is listed), or the name is taken.
     """
 
-    def add(cls: type) -> type:
+    def add(cls: Any) -> Any:
         problems = _class_problems(name, cls)
         if problems:
             raise ConfigurationError(*problems)
@@ -145,12 +145,12 @@ def _chain(name: str, options: dict[str, Any]) -> Reduction:
             problems += error.problems
     if problems:
         raise ConfigurationError(*problems)
-    return Chain(*made)
+    return Chain(first=made[0], second=made[1])
 
 
 def _run(path: Path) -> Any:
     name = _USER_MODULE + path.stem
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec: Any = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
     try:
@@ -163,11 +163,11 @@ def _run(path: Path) -> Any:
 
 
 def _file_of(cls: type) -> Path | None:
-    module = sys.modules.get(cls.__module__)
-    return Path(module.__file__).resolve() if module and getattr(module, "__file__", None) else None
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return Path(file).resolve() if file else None
 
 
-def _class_problems(name: str, cls: type) -> list[str]:
+def _class_problems(name: str, cls: Any) -> list[str]:
     label = f"Method class {getattr(cls, '__name__', cls)!r}"
     if not (inspect.isclass(cls) and issubclass(cls, Reduction)):
         return [f"{label} must derive from llava.reduction.InLLM."]

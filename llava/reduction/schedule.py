@@ -35,7 +35,7 @@ class Schedule(LLMStage):
     designed_for: ClassVar[int] = 32  # layers of the model the schedule was published for
 
     @property
-    def position_policy(self) -> str:
+    def position_policy(self) -> str:  # type: ignore[override]
         return self.positions
 
     def after(self, chosen: tuple[int, ...] | None, released: tuple[int, ...]) -> tuple[int, ...]:
@@ -65,6 +65,10 @@ class Schedule(LLMStage):
         return self.counts(n_visual)[-1]
 
     def plan(self, groups: Groups) -> list[int] | None:
+        return self.survivors(groups)
+
+    def survivors(self, groups: Groups) -> list[int]:
+        """Tokens that `counts` leaves of each problem at this cut."""
         event = self.event(groups)
         sizes = zip(groups.n_visual, groups.n_prompt, groups.n_images, strict=True)
         return [min(now, self.counts(before, images)[event]) for now, before, images in sizes]

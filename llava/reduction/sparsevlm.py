@@ -101,11 +101,11 @@ class SparseVLM(Schedule):
         return problems
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
         return frozenset({"attention", "rotary"} if self.mode == V20 else {"attention"})
 
     @property
-    def position_policy(self) -> str:
+    def position_policy(self) -> str:  # type: ignore[override]
         return ORIGINAL if self.positions == AUTO and self.mode == V20 else self.positions
 
     @property
@@ -119,9 +119,10 @@ class SparseVLM(Schedule):
         if self.token_lists is not None:
             return [count * n_images for count in self.token_lists]
         if self.budget == budgets.OFFICIAL and self.keep in LISTS[self.mode]:
-            return [count * n_images for count in LISTS[self.mode][self.keep]]
-        wanted, lists, now = self._totals(n_visual, n_images), [], n_visual
-        for total in wanted:
+            return [count * n_images for count in LISTS[self.mode][int(self.keep)]]
+        lists: list[int | None] = []
+        now = n_visual
+        for total in self._totals(n_visual, n_images):
             lists.append(None if total >= now else self._list_for(total, now))
             now = self._after(now, lists[-1])
         return lists
@@ -219,7 +220,7 @@ class SparseVLM(Schedule):
     def _survivors(self, ranking: Tensor, hidden: Tensor, now: int, count: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Of one problem: survivors in order (indices into L), hidden states of the mixtures, where these stand."""
         nothing = hidden[:0], ranking[:0]
-        if self._after(now, count) == now and not self._moves_one(now, count):
+        if count is None or (self._after(now, count) == now and not self._moves_one(now, count)):
             return ranking.sort().values, *nothing
         kept = min(count, now - 1)
         stay, pruned = ranking[:kept].sort().values, ranking[kept:]
@@ -236,7 +237,7 @@ class SparseVLM(Schedule):
 
     def _count_by_rank(self, rows: Tensor) -> int | None:
         """v1.0: the rank of the raters' attention decides; None when the attention has full rank in the tokens."""
-        scale, bias = RANK_RULES[self.keep]
+        scale, bias = RANK_RULES[int(self.keep or 0)]
         rank = int(torch.linalg.matrix_rank(rows.float()))
         return None if rank == rows.shape[1] else int(rank * scale + bias)
 
@@ -298,6 +299,6 @@ def _selection(results: list[tuple[Tensor, Tensor, Tensor]], valid: Tensor) -> S
         orders[row, : len(order)] = order
         kept[row, order] = True
         mixed[row, place] = True
-        if len(place):
+        if merged is not None and len(place):
             merged[row, place] = mixtures
     return Selection(kept, orders, merged, mixed)
