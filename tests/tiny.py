@@ -109,6 +109,12 @@ def generate(model: Any, batch: dict[str, torch.Tensor], n_new: int = 5, **optio
     )
 
 
+def embedded(model: Any, ids: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Return input embeddings of prompts with (T, D) features at the placeholders, in order."""
+    embeds = model.get_input_embeddings()(ids)
+    return embeds.masked_scatter((ids == IMAGE)[..., None], features.to(embeds))
+
+
 def static_cache(model: Any, lengths: int | list[int]) -> transformers.StaticCache:
     """Return a static cache with one length for all layers, or one per layer."""
     config = model.config.get_text_config()

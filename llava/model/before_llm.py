@@ -7,10 +7,12 @@ model's forward is copied.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,12 +49,19 @@ class Shortening:
         self.method, self.model, self.family = method, model, family
         self.wrappers = Wrappers()
         self.running = threading.local()
+        # Older versions of transformers take no features: the model asks for them itself, and gets the chosen ones.
+        takes_features = ENCODED in inspect.signature(type(model).forward).parameters
+        self.encodes_itself = not (takes_features and hasattr(model, "_supports_mm_encoder_outputs"))
         towerguards.refuse(method, model, family, IMAGE)
 
     def install(self) -> None:
         """Wrap the model's `generate` and `forward`."""
         self.wrappers.wrap(self.model, "generate", self._around_generate)
         self.wrappers.wrap(self.model, "forward", self._around_forward)
+        body = self.family.body(self.model)
+        for kind in PIXELS if self.encodes_itself else ():
+            if hasattr(body, f"get_{kind}_features"):
+                self.wrappers.wrap(body, f"get_{kind}_features", partial(self._around_features, kind))
 
     def remove(self) -> None:
         """Put them back."""
@@ -104,6 +113,7 @@ class Shortening:
         if short is not None:
             return original(**(kwargs if short.generating else self._continued_forward(short, kwargs)))
         if self.current() is not None:
+            self.running.rows = 0 if ids is None else len(ids)
             return original(**_with_mask(kwargs))
         if ids is None or not has_images(kwargs):
             return original(**kwargs)
@@ -112,7 +122,20 @@ class Shortening:
             return original(**kwargs)
         guards.refuse_call(kwargs, continues=False)
         with self._running(short, generating=False):
+            self.running.rows = len(ids)
             return original(**call)
+
+    def _around_features(self, kind: str, original: Original, *args: Any, **kwargs: Any) -> Any:
+        """The chosen features, instead of those of all tokens, where the model encodes the images itself."""
+        short = self.current()
+        if short is None or kind not in short.encoded:
+            return original(*args, **kwargs)
+        output, times = copy.copy(short.encoded[kind]), self.running.rows // len(short.kept)
+        if times == 1:
+            return output
+        places = short.ids == getattr(self.model.config, f"{kind}_token_id")
+        samples = torch.cat(self.family.features(output)).split(places.sum(1).tolist())
+        return self.family.with_features(output, [own for own in samples for _ in range(times)], None)
 
     # ------------------------------------------------------------------------------------------------- a new prompt
 
@@ -145,18 +168,13 @@ class Shortening:
         return short, self._call(short, encoded, kwargs)
 
     def _call(self, short: ShortPrompt, encoded: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-        vision = self.family.vision_inputs(self.model)
-        call = {name: value for name, value in kwargs.items() if name not in vision and name != ENCODED}
-        call |= {"input_ids": short.ids, "attention_mask": short.mask, "position_ids": short.positions}
+        call = {**kwargs, "input_ids": short.ids, "attention_mask": short.mask, "position_ids": short.positions}
         call |= {name: call[name].gather(1, short.source) for name in TOKEN_TYPES if call.get(name) is not None}
-        if ENCODED in inspect.signature(type(self.model).forward).parameters:
-            return {**call, ENCODED: encoded}
-        embeds = self.model.get_input_embeddings()(short.ids)
-        for kind, output in encoded.items():
-            features = torch.cat(self.family.features(output)).to(embeds)
-            place = short.ids == getattr(self.model.config, f"{kind}_token_id")
-            embeds = embeds.masked_scatter(place[..., None], features)
-        return {**call, "inputs_embeds": embeds}
+        if self.encodes_itself:
+            short.encoded = encoded
+            return call
+        vision = self.family.vision_inputs(self.model)
+        return {**{name: value for name, value in call.items() if name not in vision}, ENCODED: encoded}
 
     def _mask_from_ids(self, ids: Tensor) -> Tensor:
         """The mask that generate() supposes where none is given: padding, if its id cannot mean anything else."""

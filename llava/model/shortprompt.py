@@ -32,6 +32,8 @@ class ShortPrompt:
         stopwatch: time spent choosing.
         has_filler: whether samples differ in length.
         generating: whether generate(), which counts by the short prompt, is at work on it.
+        handed_on: scores by name for later stages, (T,) each: one per visual token that goes on.
+        encoded: by kind, what the model gets when it asks for the features of the images.
     """
 
     layout: Layout
@@ -45,6 +47,7 @@ class ShortPrompt:
     has_filler: bool
     generating: bool = False
     handed_on: dict[str, Tensor] = field(default_factory=dict)
+    encoded: dict[str, Any] = field(default_factory=dict)
 
     @property
     def n_columns(self) -> tuple[int, int]:
@@ -69,10 +72,6 @@ class ShortPrompt:
             name: torch.cat([part for part in flat.split(counts) for _ in range(times)])
             for name, flat in self.handed_on.items()
         }
-
-    def repeated_ids(self, embeds: Tensor) -> Tensor:
-        """The short token ids, with tokens of which only the (B, S', D) embeddings are known left out."""
-        return self.ids.repeat_interleave(len(embeds) // len(self.ids), dim=0)
 
     def whole_lengths(self, rows: int) -> tuple[list[int], list[list[int]]]:
         """Real tokens, and visual tokens of every image, of the whole prompts of `rows` rows."""

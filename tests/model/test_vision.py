@@ -204,13 +204,11 @@ def test_smaller_image_is_the_towers_own_interpolation(model):
         pruned = model(**batch).logits
     small = torch.nn.functional.interpolate(batch["pixel_values"], (SIDE // 2, SIDE), mode="bicubic", antialias=True)
     hidden = model.model.vision_tower(small, interpolate_pos_encoding=True, output_hidden_states=True).hidden_states[-2]
-    output = transformers.modeling_outputs.BaseModelOutputWithPooling(
-        pooler_output=list(model.model.multi_modal_projector(hidden[:, 1:]))
-    )
+    features = model.model.multi_modal_projector(hidden[0, 1:])
     ids = batch["input_ids"]
     places = (ids[0] == tiny.IMAGE).cumsum(0)
     ids = ids[:, (ids[0] != tiny.IMAGE) | (places <= 8)]
-    assert error(pruned, model(input_ids=ids, mm_encoder_outputs={"image": output}).logits) < TOLERANCE
+    assert error(pruned, model(inputs_embeds=tiny.embedded(model, ids, features)).logits) < TOLERANCE
     assert pruning.last.final == [8]
 
 

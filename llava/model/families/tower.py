@@ -119,7 +119,7 @@ class TowerAdapter:
             rows: (K,) which of the old rows they are, per image; None if they are others.
         """
         as_tensor = torch.is_tensor(output.pooler_output)
-        output.pooler_output = torch.cat(features)[None] if as_tensor else features
+        output.pooler_output = torch.cat(features)[:, None] if as_tensor else features
         return output
 
     def one_image(self, inputs: dict[str, Any], number: int, kind: str = IMAGE) -> dict[str, Any]:
