@@ -105,7 +105,8 @@ def _vision_config(folder: Path) -> dict[str, Any]:
     if kind == "clip":
         from transformers import CLIPConfig
 
-        return CLIPConfig.from_dict(config).vision_config.to_dict()
+        vision: Any = CLIPConfig.from_dict(config).vision_config
+        return vision.to_dict()
     if kind != "clip_vision_model":
         raise CheckpointError(f"{folder} has model_type {kind!r}: the vision tower must be a CLIP model.")
     return config

@@ -44,6 +44,7 @@ BACKWARD = (
 )
 """Prefixes of the loaded model's names -> original names."""
 IGNORED = (".inv_freq", ".position_ids")  # buffers that old versions saved, and that are computed now
+NULLABLE = ("sliding_window",)  # no value means none here, and not transformers' default
 GROWING = ("model.embed_tokens.weight", "lm_head.weight")
 
 
@@ -161,4 +162,4 @@ def _configuration(folder: Path, config: Mapping[str, Any], tower: Tower, tokeni
 
 
 def _chosen(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: config[name] for name in names if config.get(name) is not None}
+    return {name: config[name] for name in names if name in config and (config[name] is not None or name in NULLABLE)}

@@ -92,6 +92,8 @@ def test_original_equals_converted_equals_plain_transformers(pairs, tiled, decod
     assert torch.equal(theirs(**batch).logits[real], expected)
     assert torch.equal(ours(**again).logits[real][:, :vocabulary], expected[:, :vocabulary])
     assert ours.config.text_config.vocab_size % 64 == 0 and type(ours) is type(theirs)
+    ours, theirs = ours.config.text_config.to_dict(), theirs.config.text_config.to_dict()
+    assert {key: value for key, value in ours.items() if theirs[key] != value}.keys() <= {"pad_token_id", "dtype"}
 
 
 @pytest.mark.parametrize("decoder", ["llama", "mistral", "llama-3"])

@@ -47,7 +47,7 @@ class LlavaNext(Llava):
             **self.processor_settings(folder, config, model, tokenizer),
         )
 
-    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> Sequence[int] | None:
+    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> Any:
         sizes = inputs.get("image_sizes")
         if sizes is None:
             return Family.image_lengths(self, model, inputs)
@@ -71,19 +71,19 @@ class LlavaNext(Llava):
         return [image.nonzero().squeeze(1).tolist() for image in ends.split(lengths)]
 
     def tilings(self, model: Any, inputs: dict[str, Any], kind: str = "image") -> list[Tiling] | None:
-        sizes, body = inputs.get("image_sizes"), self.body(model)
-        if sizes is None:
+        sizes, side = inputs.get("image_sizes"), self.tile_side(model)
+        if sizes is None or side is None:
             return None
-        side = model.config.vision_config.image_size
-        rows, columns = self.tile_side(model)
+        body: Any = self.body(model)
+        pixels, n_patches = model.config.vision_config.image_size, side[0] * side[1]
         strategy, newline = model.config.vision_feature_select_strategy, body.image_newline
         found = []
         for height, width in torch.as_tensor(sizes).tolist():
             resolutions = [(across, down) for down, across in model.config.image_grid_pinpoints]
-            across, down = (n // side for n in tiling.best_resolution((width, height), resolutions))
+            across, down = (n // pixels for n in tiling.best_resolution((width, height), resolutions))
             n_tiles = 1 + across * down
             # The model itself says where tokens go: it is given their numbers instead of their features.
-            numbers = torch.arange(n_tiles * rows * columns, dtype=torch.float32, device=newline.device)
+            numbers = torch.arange(n_tiles * n_patches, dtype=torch.float32, device=newline.device)
             packed, _ = body.pack_image_features(
                 [numbers.view(n_tiles, -1, 1)], torch.tensor([[height, width]]), strategy, -torch.ones_like(newline[:1])
             )

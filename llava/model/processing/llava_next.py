@@ -28,7 +28,7 @@ class LlavaNextProcessor(LlavaProcessor):
 
     def __init__(self, tokenizer: Any, *, resolutions: Sequence[Size], patches: int, **others: Any):
         super().__init__(tokenizer, **others)
-        self.resolutions = [tuple(resolution) for resolution in resolutions]
+        self.resolutions: list[Size] = [(width, height) for width, height in resolutions]
         self.patches = patches
 
     def encode(self, prompt: str, images: list[Image.Image], videos: list[Any]) -> tuple[list[int], dict[str, Tensor]]:
