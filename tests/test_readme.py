@@ -18,7 +18,18 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for language, text in BLOCKS if language == "bash" for line in text.splitlines()]
 PROGRAMS = [text for language, text in BLOCKS if language == "python"]
 IMAGES = sorted(set(re.findall(r"playground/\S+?\.jpg", README)))
-CONFIGS = {"llava.serve.cli": "ChatConfig", "llava.eval": "RunConfig", "llava.eval score": "ScoreConfig"}
+CONFIGS = {  # command -> where the dataclass of its options stands
+    "llava.serve.cli": "llava.serve.cli:ChatConfig",
+    "llava.eval": "llava.eval.__main__:RunConfig",
+    "llava.eval score": "llava.eval.scoring:ScoreConfig",
+    "llava.data": "llava.data.__main__:StatusConfig",
+    "llava.methods": "llava.methods:ListConfig",
+    "llava.report summary": "llava.report.__main__:Summary",
+    "llava.report support": "llava.report.__main__:Support",
+    "llava.report overlay": "llava.report.__main__:Overlay",
+    "llava.bench prefill": "llava.bench.__main__:Prefill",
+}
+INLINE = re.findall(r"`(python -m [^`]+)`", README)
 
 
 def test_the_two_commands_stand_at_the_top():
@@ -26,15 +37,15 @@ def test_the_two_commands_stand_at_the_top():
     assert README.index(COMMANDS[0]) < README.index("\n## ")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *INLINE])
 def test_command_exists(command):
     words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z]+=.*", word)]
     if words[0] == "bash":
         assert (ROOT / words[1]).is_file()
     elif words[:2] == ["python", "-m"]:
-        name = " ".join(words[2:4]) if words[2:4] == ["llava.eval", "score"] else words[2]
-        module = importlib.import_module("llava.eval.__main__" if words[2] == "llava.eval" else words[2])
-        _, problems = check_words(words[3:], flags_of(getattr(module, CONFIGS[name])))
+        name = max((name for name in CONFIGS if command.startswith(f"python -m {name}")), key=len)
+        module, _, config = CONFIGS[name].partition(":")
+        _, problems = check_words(words[3:], flags_of(getattr(importlib.import_module(module), config)))
         assert not problems
     else:
         assert words[:2] == ["pip", "install"]
@@ -53,7 +64,8 @@ def test_scripts_named_in_the_text_exist():
 def test_methods_table_names_every_method():
     table = README[README.index("## Methods") : README.index("## Models")]
     ours = {name for name in registry.names() if registry.get(name).__module__.startswith("llava.")}
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == ours
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", table, re.MULTILINE)
+    assert set(re.findall(r"\w+", " ".join(rows))) == ours
 
 
 def test_usage_runs_as_printed(monkeypatch, capsys):
