@@ -71,9 +71,11 @@ def weights_digest(model: Any) -> str:
     digest = hashlib.sha256()
     with torch.no_grad():
         for name, tensor in sorted(model.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            if tensor.is_meta:  # moved off the devices by device_map; its values are not at hand
+                continue
             flat = tensor.detach().reshape(-1)
             sample = flat[:: max(1, flat.numel() // SAMPLED_VALUES)].float().cpu().contiguous()
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(sample.numpy().tobytes())
     return digest.hexdigest()[:16]
 
