@@ -185,7 +185,7 @@ def this_or_that(scene: Scene, rng: np.random.Generator) -> list[Question]:
 def row_order(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """List the red objects from left to right (a detailed answer, for training)."""
     key = pick(rng, ("color", "shape"))
-    target = pick(rng, sorted({getattr(t, key) for t in scene.things})) if scene.things else None
+    target = pick(rng, sorted({getattr(t, key) for t in scene.things})) if scene.things else ""
     things = sorted((t for t in scene.things if getattr(t, key) == target), key=lambda t: t.x)
     if not things or any(b.x - a.x < 1 for a, b in pairwise(things)):
         return []

@@ -39,7 +39,7 @@ def random_name(rng: np.random.Generator) -> tuple[str, str]:
 
 def names_with_count(rng: np.random.Generator, target: str, count: int, total: int) -> list[tuple[str, str]]:
     """`total` (colour, shape) pairs of which exactly `count` have the colour or shape `target`."""
-    names = []
+    names: list[tuple[str, str]] = []
     while len(names) < total:
         color, shape = random_name(rng)
         wanted = len(names) < count
@@ -64,7 +64,8 @@ def sample_example(
 ) -> tuple[Scene, list[ask.Question]]:
     """Draw a scene specification and questions about it."""
     grid = canvas // patch
-    window = Window(*(int(v) for v in rng.integers(0, grid - level.side + 1, 2)), level.side)
+    row, column = (int(v) for v in rng.integers(0, grid - level.side + 1, 2))
+    window = Window(row, column, level.side)
     target = None
     roll = rng.random()
     if roll < 0.5:  # built for counting: every count equally likely

@@ -32,7 +32,7 @@ def write_pope(folder: Path, seed: int = SEED) -> int:
     colour or shape with what is there.
     """
     rng = np.random.default_rng([seed, 1])
-    scenes = []
+    scenes: list[Scene] = []
     while len(scenes) < POPE_IMAGES:
         scene = free_scene(rng, fewest=4)
         if len({t.name for t in scene.things}) >= POPE_PAIRS:
@@ -50,7 +50,7 @@ def write_pope(folder: Path, seed: int = SEED) -> int:
             for name, label in zip(yes, ["yes"] * POPE_PAIRS, strict=False):
                 labels.append((image, name, label))
                 labels.append((image, _negative(split, scene, common, rng, labels), "no"))
-        rows = [
+        rows: list[dict] = [
             {"question_id": n, "image": image, "text": f"Is there {ask.article(name)} in the image?", "label": label}
             for n, (image, name, label) in enumerate(labels, start=1)
         ]
@@ -194,7 +194,8 @@ def write_textvqa(folder: Path, seed: int = SEED) -> int:
     Eight or nine of ten annotators agree; the others misread one character, as people do.
     """
     rng = np.random.default_rng([seed, 3])
-    questions, data = [], []
+    questions: list[dict] = []
+    data: list[dict] = []
     while len({row["image_id"] for row in data}) < TEXTVQA_IMAGES:
         scene = make_scene(
             rng,

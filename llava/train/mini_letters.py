@@ -16,8 +16,10 @@ MMBENCH_IMAGES, MMBENCH_QUESTIONS = 20, 3
 SCIENCEQA_IMAGES, SCIENCEQA_QUESTIONS, SCIENCEQA_TEXT_ONLY = 25, 4, 10
 SEED_IMAGES, SEED_FRAMES, SEED_QUESTIONS = 24, 8, 4
 ROTATION = 1_000_000
-TSV = ("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image", "source", "l2-category")
-TSV += ("comment", "split")
+TSV = (
+    *("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image", "source", "l2-category"),
+    *("comment", "split"),
+)
 # item -> category and l2-category of MMBench, question type of SEED-Bench, topic of ScienceQA
 CATEGORIES = {
     "attribute": ("attribute_recognition", "finegrained_perception (instance-level)", "Instance Attributes", "colors"),
@@ -71,7 +73,9 @@ class Items:
 
 def _write_mmbench(folder: Path, name: str, rng: np.random.Generator, chinese: bool) -> int:
     """One row for each rotation of the options; a later question on an image names the row that holds it."""
-    items, base, turned = Items(rng), [], []
+    items = Items(rng)
+    base: list[dict[str, str]] = []
+    turned: list[dict[str, str]] = []
     for _ in range(MMBENCH_IMAGES):
         scene = wide_scene(rng, sign=0.6)
         image, owner = image_base64(scene), str(len(base) + 1)
@@ -114,7 +118,8 @@ def write_mmbench_cn(folder: Path, seed: int = SEED) -> int:
 def write_scienceqa(folder: Path, seed: int = SEED) -> int:
     """Write ScienceQA: questions with an image, and a few about numbers without; returns the questions' number."""
     rng = np.random.default_rng([seed, 9])
-    items, problems, asked = Items(rng), {}, []
+    items, asked = Items(rng), []
+    problems: dict[str, dict] = {}
 
     def add(text: str, options: list[str], right: str, hint: str, image: str | None, topic: str) -> None:
         key = str(900001 + len(problems))
@@ -154,7 +159,7 @@ def write_scienceqa(folder: Path, seed: int = SEED) -> int:
         add("Which number is greater?", [a, b], max(a, b, key=int), "", None, "numbers")
     write_json(folder / "llava_test_CQM-A.json", asked)
     write_json(folder / "problems.json", problems)
-    splits = dict.fromkeys(("train", "val", "trainval", "minitrain", "minival", "minitest"), [])
+    splits: dict[str, list] = {name: [] for name in ("train", "val", "trainval", "minitrain", "minival", "minitest")}
     write_json(folder / "pid_splits.json", {**splits, "test": list(problems)})
     return len(asked)
 
@@ -162,7 +167,8 @@ def write_scienceqa(folder: Path, seed: int = SEED) -> int:
 def write_seed_bench(folder: Path, seed: int = SEED) -> int:
     """Write SEED-Bench: images, and frames of videos (a still tells nothing of the motion, so none is asked for)."""
     rng = np.random.default_rng([seed, 10])
-    items, asked, questions = Items(rng), [], []
+    items, asked = Items(rng), []
+    questions: list[dict] = []
     types = {name: number for number, name in enumerate(SEED_TYPES, start=1)}
     for number in range(SEED_IMAGES + SEED_FRAMES):
         video = number >= SEED_IMAGES

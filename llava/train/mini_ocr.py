@@ -39,20 +39,20 @@ def write_ocrbench(folder: Path, seed: int = SEED) -> int:
 
     for _ in range(OCR_IMAGES_PER_TYPE):
         scene = scene_with_sign(rng, _code(rng, LETTERS + DIGITS))
-        add("Regular Text Recognition", OWN, scene, "what is written in the image?", scene.sign.text)
+        add("Regular Text Recognition", OWN, scene, "what is written in the image?", signs.text_of(scene))
     for _ in range(OCR_IMAGES_PER_TYPE):
         scene = scene_with_sign(rng, _code(rng, DIGITS))
-        add("Digit String Recognition", OWN, scene, "what is the number in the image?", scene.sign.text)
+        add("Digit String Recognition", OWN, scene, "what is the number in the image?", signs.text_of(scene))
     for _ in range(OCR_IMAGES_PER_TYPE):
         scene = scene_with_sign(rng, _code(rng, LETTERS))
-        add("Non-Semantic Text Recognition", OWN, scene, "what is written in the image?", scene.sign.text)
+        add("Non-Semantic Text Recognition", OWN, scene, "what is written in the image?", signs.text_of(scene))
     for _ in range(OCR_IMAGES_PER_TYPE):
         scene = scene_with_sign(rng, _code(rng, LETTERS + DIGITS))
-        text = scene.sign.text
+        text = signs.text_of(scene)
         add("Scene Text-centric VQA", OWN, scene, ask.pick(rng, signs.READ[2:]), [text, " ".join(text)])
     for _ in range(OCR_IMAGES_PER_TYPE):
         scene = scene_with_sign(rng, _sum(rng))
-        answers = [scene.sign.text, scene.sign.text.replace("+", " + ")]
+        answers = [signs.text_of(scene), signs.text_of(scene).replace("+", " + ")]
         add("Handwritten Mathematical Expression Recognition", FORMULAS, scene, signs.LATEX, answers)
     write_json(folder / "OCRBench" / "OCRBench.json", items)
     return len(items)

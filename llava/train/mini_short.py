@@ -58,7 +58,9 @@ def answer_type(answer: str) -> str:
 def write_gqa(folder: Path, seed: int = SEED) -> int:
     """Write GQA: all structural types about equally often; returns the questions' number."""
     rng = np.random.default_rng([seed, 4])
-    questions, gold, in_turn = [], {}, InTurn([row[0] for row in GQA_TYPES], rng)
+    questions: list[dict] = []
+    gold: dict[str, dict] = {}
+    in_turn = InTurn([row[0] for row in GQA_TYPES], rng)
     for number in range(1, GQA_IMAGES + 1):
         scene, image = wide_scene(rng), f"n{number:06d}"
         save_image(scene, folder / "data" / "images" / f"{image}.jpg", SMALL)
@@ -86,7 +88,9 @@ def write_gqa(folder: Path, seed: int = SEED) -> int:
 def write_vqav2(folder: Path, seed: int = SEED) -> int:
     """Write VQAv2 with labels of its own (the official test-dev has none in public); returns the questions' number."""
     rng = np.random.default_rng([seed, 5])
-    asked, listed, annotations = [], [], []
+    asked: list[dict] = []
+    listed: list[dict] = []
+    annotations: list[dict] = []
     in_turn = InTurn([row[0] for row in VQA_TYPES], rng)
     for number in range(1, VQA_IMAGES + 1):
         scene, image = wide_scene(rng, sign=0.7), f"COCO_test2015_{number:012d}.jpg"

@@ -199,8 +199,8 @@ def reading(scene: Scene, rng: np.random.Generator) -> list[Question]:
     roll = rng.random()
     if roll < 0.12:
         yes = bool(rng.integers(2))
-        said = text if yes else near_miss(text, rng)
-        return [Question("ocr", f'Is the text on the sign "{said}"?', yes_no(yes))]
+        shown = text if yes else near_miss(text, rng)
+        return [Question("ocr", f'Is the text on the sign "{shown}"?', yes_no(yes))]
     if roll < 0.25:
         k = int(rng.integers(min(len(text), 3)))
         return [Question("reading", f"What is the {('first', 'second', 'third')[k]} character on the sign?", text[k])]

@@ -18,12 +18,18 @@ ORDINALS = ("first", "second", "third")
 LATEX = "Please write out the expression of the formula in the image using LaTeX format."
 
 
+def text_of(scene: Scene) -> str:
+    """What the sign says; empty without a sign."""
+    return scene.sign.text if scene.sign else ""
+
+
 def is_sum(scene: Scene) -> bool:
-    return scene.sign is not None and "+" in scene.sign.text
+    return "+" in text_of(scene)
 
 
 def total(scene: Scene) -> int:
-    return sum(int(part) for part in scene.sign.text.split("+"))
+    terms: list[int] = [int(part) for part in text_of(scene).split("+")]
+    return sum(terms)
 
 
 def read(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -75,4 +81,4 @@ def term(scene: Scene, rng: np.random.Generator) -> list[Question]:
         return []
     k = int(rng.integers(2))
     text = f"What is the {ORDINALS[k]} number of the sum on the sign?"
-    return [Question("reading", text, scene.sign.text.split("+")[k])]
+    return [Question("reading", text, text_of(scene).split("+")[k])]

@@ -96,7 +96,8 @@ def _change(scene: Scene, rng: np.random.Generator) -> States | None:
     color = pick(rng, [c for c in COLOR_NAMES if c != thing.color])
     after = replace(thing, color=color)
     question = f"what color does the {thing.shape} change to?"
-    return [thing] * moment + [after] * (FRAMES - moment), question, color
+    things: list[Thing | None] = [thing] * moment
+    return things + [after] * (FRAMES - moment), question, color
 
 
 ACTORS: dict[str, Callable[[Scene, np.random.Generator], States | None]] = {

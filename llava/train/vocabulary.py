@@ -54,19 +54,21 @@ def new_pieces(tokenizer, most: int, seed: int = 0, scenes: int = 500) -> list[s
     `scenes`: how many the old prompts are sampled from; the new ones from a little more.
     """
     old = [f"{SYSTEM} USER: ", *prompts(sample_example, scenes, seed, ("", SHORT, NO_OCR + SHORT))]
-    adjacent, characters = set(), set()
+    adjacent: set[tuple[str, str]] = set()
+    characters: set[str] = set()
     for line in old:
         pieces = tokenizer.tokenize(line.strip(" "))
         adjacent.update(zip(pieces, pieces[1:], strict=False))
         characters.update(line)
-    known, found = set(tokenizer.get_vocab()), []
+    known = set(tokenizer.get_vocab())
+    found: list[str] = []
 
     def splits(piece: str) -> list[tuple[str, str]]:
         return [(piece[:k], piece[k:]) for k in range(1, len(piece)) if piece[:k] in known and piece[k:] in known]
 
     def add(piece: str) -> bool:
         fits = piece not in known and (len(piece) > 1 or piece not in characters)
-        fits = fits and (len(piece) == 1 or splits(piece)) and not adjacent.intersection(splits(piece))
+        fits = fits and (len(piece) == 1 or bool(splits(piece))) and not adjacent.intersection(splits(piece))
         if fits and len(found) < most:
             known.add(piece)
             found.append(piece)
@@ -85,10 +87,10 @@ def new_pieces(tokenizer, most: int, seed: int = 0, scenes: int = 500) -> list[s
         for count, pieces in words.values():
             for pair in zip(pieces, pieces[1:], strict=False):
                 pairs[pair] += count
-        pair = next((p for p, _ in sorted(pairs.items(), key=lambda i: (-i[1], i[0])) if add("".join(p))), None)
-        if pair is None:
+        best = next((p for p, _ in sorted(pairs.items(), key=lambda i: (-i[1], i[0])) if add("".join(p))), None)
+        if best is None:
             break
-        words = {word: (count, _merged(pieces, pair)) for word, (count, pieces) in words.items()}
+        words = {word: (count, _merged(pieces, best)) for word, (count, pieces) in words.items()}
     return found
 
 

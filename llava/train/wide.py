@@ -94,7 +94,8 @@ def sample_wide(
 ) -> tuple[Scene, list[ask.Question]]:
     """Draw a scene and questions about it; `long` ones are multiple choice and those that may be unanswerable."""
     grid = canvas // patch
-    window = Window(*(int(v) for v in rng.integers(0, grid - level.side + 1, 2)), level.side)
+    row, column = (int(v) for v in rng.integers(0, grid - level.side + 1, 2))
+    window = Window(row, column, level.side)
     target, pair, roll = None, None, rng.random()
     if roll < 0.5:
         target = ask.pick(rng, COLOR_NAMES + SHAPES)
