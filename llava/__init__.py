@@ -7,11 +7,33 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
+_METHODS = (
+    "Chain",
+    "DART",
+    "DivPrune",
+    "FastV",
+    "FasterVLM",
+    "FiCoCoV",
+    "GlobalCom2",
+    "HiRED",
+    "MustDrop",
+    "NoReduction",
+    "Pooling",
+    "PruMerge",
+    "PruMergePlus",
+    "PyramidDrop",
+    "Random",
+    "SmallerImage",
+    "SparseVLM",
+    "ToMe",
+    "Uniform",
+    "VisionZip",
+)
 _HOMES = {
     "load": "llava.model.builder",
-    "DART": "llava.reduction",
-    "Random": "llava.reduction",
+    "calibrate": "llava.model.calibrate",
     "Report": "llava.model.report",
+    **dict.fromkeys(_METHODS, "llava.reduction"),
 }
 
 __all__ = ["__version__", *_HOMES]

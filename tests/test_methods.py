@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+import llava
 from llava.methods import describe_method, main
 from llava.reduction import registry
 
@@ -35,6 +36,10 @@ def test_every_method_is_described(name):
         assert word in text
     options = [field.name for field in dataclasses.fields(cls) if not field.metadata.get("private")]
     assert all(f"{option}=" in text for option in options)
+
+
+def test_every_method_is_a_public_name():
+    assert {registry.get(name) for name in registry.names()} <= {getattr(llava, name) for name in llava.__all__}
 
 
 def test_presets_can_be_built():

@@ -5,6 +5,18 @@ the official code. Stage A: windows of alike neighbours are merged after an earl
 Stage B: after a few decoder layers, tokens below two thresholds go, key tokens excepted. Stage C: at the end of the
 prefill the cache of the cut layers keeps only what the last layer still sees.
 Differences from the official code: batch > 1, several images, any number of layers; only the text rows are computed.
+
+How it selects:
+1. In the tower, after block `merge_layer`: windows of patches whose mean pairwise cosine reaches `sim_thr` become their
+   mean. The `key_rate` of the remaining tokens that [CLS] attends to most in block `key_layer` are key tokens.
+2. In the language model, at the output of a few layers: a token goes if all text together gives it less than
+   `global_thr` of what it gives to the image, and no single text token gives it `individual_thr`. Key tokens stay. With
+   a `keep`, those with the smallest sums go until the budget is met. Positions are counted anew after every cut.
+3. In the cache, at the end of the prefill: the cut layers keep what the last layer sees.
+
+When not to use it: where the cost must be known beforehand, unless with a `keep`: the thresholds were released for a
+model of 32 layers, and on another they may drop much more or nothing; with vision towers that have no [CLS] token or
+whose grid does not divide into windows (vision=False does without that stage).
 """
 
 from __future__ import annotations

@@ -117,12 +117,16 @@ def load_user_file(spec: str) -> str:
         if inspect.isclass(cls) and issubclass(cls, Reduction) and cls.__module__ == module.__name__
     }
     if wanted and wanted not in found:
-        has = f"It defines: {', '.join(found)}." if found else "It defines no subclass of llava.reduction.InLLM."
+        has = (
+            f"It defines: {', '.join(found)}."
+            if found
+            else "It defines no subclass of llava.reduction.InLLM or BeforeLLM."
+        )
         raise ConfigurationError(f"{path.name} has no method class {wanted!r}.{suggestion(wanted, found)} {has}")
     if not wanted and len(found) != 1:
         how_many = f"defines {len(found)} methods ({', '.join(found)})" if found else "defines no method"
         raise ConfigurationError(
-            f"{path.name} {how_many}: write a frozen dataclass that derives from llava.reduction.InLLM, "
+            f"{path.name} {how_many}: write a frozen dataclass that derives from llava.reduction.InLLM or BeforeLLM, "
             f"and name it as {path.name}:Class if there are several."
         )
     cls = found[wanted] if wanted else next(iter(found.values()))
@@ -170,7 +174,7 @@ def _file_of(cls: type) -> Path | None:
 def _class_problems(name: str, cls: Any) -> list[str]:
     label = f"Method class {getattr(cls, '__name__', cls)!r}"
     if not (inspect.isclass(cls) and issubclass(cls, Reduction)):
-        return [f"{label} must derive from llava.reduction.InLLM."]
+        return [f"{label} must derive from llava.reduction.InLLM or BeforeLLM."]
     problems = []
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         problems.append(f"Method name {name!r} is not usable: type small letters, digits and underscores.")

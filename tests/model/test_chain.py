@@ -6,7 +6,7 @@ import torch
 from llava.errors import ConfigurationError, UnsupportedModel
 from llava.model.accounting import DecoderSize, flops_exact
 from llava.model.calibrate import calibrate
-from llava.reduction import DART, Chain, DivPrune, FastV, MustDrop, PyramidDrop, Random, SparseVLM
+from llava.reduction import DART, Chain, DivPrune, FastV, MustDrop, PyramidDrop, Random, SparseVLM, registry
 from tests import tiny
 from tests.tiny import N_LAYERS, N_PATCHES, error
 
@@ -50,6 +50,16 @@ class TestChain:
             model(**batch)
         for before, after in zip(alone.last.indices, pruning.last.indices, strict=True):
             assert all(set(b.tolist()) <= set(a.tolist()) for a, b in zip(before, after, strict=True))
+
+
+def test_a_method_inside_the_vision_tower_comes_first(model, batch):
+    chain = registry.create("tome+fastv", keep=4, **{"first.keep": 10})
+    with chain(model) as pruning:
+        together = tiny.generate(model, batch)
+        assert pruning.last.kept == [[10, 30, 0], [4, 12, 0]] and pruning.last.cut_layers == [0, 2]
+        for row, single in enumerate(tiny.alone(batch)):
+            apart = tiny.generate(model, single)
+            assert max(error(a[0], b[row]) for a, b in zip(apart.logits, together.logits, strict=True)) < TOLERANCE
 
 
 def test_accounting(model, batch):

@@ -9,6 +9,7 @@ from tests import tiny
 from tests.model.test_every_method import create
 
 N = 3000
+SIZES = {"tower": {"image_size": 54 * 6, "num_hidden_layers": 2}, "num_hidden_layers": 5, "vocab_size": 200}
 SCORED = [
     name
     for name in registry.names()
@@ -43,7 +44,7 @@ def prompt():
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny.build("llava", "sdpa", tower={"image_size": 54 * 6}, num_hidden_layers=5, vocab_size=200)
+    return tiny.build("llava", "sdpa", **SIZES)
 
 
 @pytest.mark.parametrize("name", SCORED)
@@ -52,3 +53,13 @@ def test_nothing_of_size_n_by_n(name, model, prompt):
         model(**prompt, logits_to_keep=1)
     assert pruning.last.final[0] < pruning.last.visual[0]
     assert largest.entries < N * N / 2
+
+
+def test_the_eager_map_gives_the_same_choice(model, prompt):
+    eager = tiny.build("llava", "eager", **SIZES)
+    chosen = []
+    for each in (model, eager):
+        with create("fastv", keep=0.5)(each) as pruning:
+            each(**prompt, logits_to_keep=1)
+        chosen.append(pruning.last.indices[0][0])
+    assert torch.equal(*chosen)
