@@ -5,6 +5,18 @@ selection and budgets as in the official code (the paper's epsilon threshold is 
 claims are disjoint and sequential). The pivot criteria of the paper's Table 6 are a reconstruction.
 Differences from the official code: batch > 1, several images per prompt, quotas limited to what is left, ties broken by
 the lower index.
+
+How it selects:
+1. Pivots: the `pivots_visual` visual tokens, and the `pivots_text` text tokens after the image, whose keys of layer - 1
+   (after rotary embedding) have the largest L1 norm.
+2. The pivots take turns. Each claims its quota of the visual tokens that are still free: those with the smallest cosine
+   to it, on the output of layer - 1 after the decoder's final norm.
+3. Visual pivots and claimed tokens go on, in reading order and with their original positions.
+
+When not to use it: where the vision tower and the first layers are what costs, since they still see every token; on
+short prompts, where choosing can take longer than it saves; where the cache of an image is to serve other questions too,
+since the text pivots come from the question; where no more than `keep` tokens may survive, unless with budget="exact"
+(as released, 128 leaves 132).
 """
 
 from __future__ import annotations

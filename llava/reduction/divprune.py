@@ -1,9 +1,19 @@
 """DivPrune: keep the visual tokens that are most different from each other (greedy max-min diversity).
 
 Source: "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", arXiv:2503.02175; official code,
-the selection function. Differences from the official code: every image of every sample has a pool of its own; a running
-minimum instead of all pairs per step; zero vectors count as different from everything; "exact" never takes a token
-twice.
+the selection function.
+Differences from the official code: every image of every sample has a pool of its own; a running minimum instead of all
+pairs per step; zero vectors count as different from everything; variant "distinct" never takes a token twice.
+
+How it selects:
+1. Cosine distances between all projected tokens of the image.
+2. The first token chosen is the one whose nearest neighbour is farthest; every next one is the token whose nearest
+   chosen token is farthest, until there are `keep`.
+3. The chosen go on in reading order.
+
+When not to use it: where the question says which part of the image matters, which the method does not read; with
+thousands of tokens per image, since memory grows with the square of their number and the `keep` choices are made one
+after the other; for small things on a varied background, whose every patch is as different as the thing itself.
 """
 
 from __future__ import annotations

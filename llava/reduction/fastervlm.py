@@ -4,6 +4,14 @@ Source: "[CLS] Attention is All You Need for Training-Free Visual Token Pruning:
 arXiv:2412.01818v1 (later versions describe a successor); official code, the image-encoding function.
 Differences from the official code: only the needed attention row is computed; counts above the number of tokens are
 clamped; ties broken by the lower index.
+
+How it selects:
+1. The attention of [CLS] to every patch in one block of the vision tower (softmax over all tokens), mean over heads.
+2. In every tile the patches with most of it go on, in reading order.
+
+When not to use it: with vision towers that have no [CLS] token; where the question is about something beside the main
+object, since [CLS] knows no question; where a large uniform thing takes the budget, since nothing keeps the method from
+choosing many patches that say the same.
 """
 
 from __future__ import annotations

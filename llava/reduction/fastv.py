@@ -5,6 +5,15 @@ choose once in the prefill (its masking variant, which gave the paper's accuraci
 saves no time).
 Differences from the official code: the scoring layer runs once, only the one attention row is computed; batch > 1 with
 each sample's own last token, several images, positions found in the prompt; ties broken by the lower index.
+
+How it selects:
+1. The attention that the prompt's last token pays to every visual token in layer - 1 (softmax over the whole prompt),
+   mean over heads. Only this row is computed; fused attention kernels stay on.
+2. The `keep` tokens with most of it go on, in reading order and with their original positions.
+
+When not to use it: at small budgets, where the DART paper (Figure 2) finds methods that score by attention often below
+random tokens; where the cache of an image is to serve other questions too, since the choice depends on the question;
+where the vision tower and the first layers are what costs.
 """
 
 from __future__ import annotations

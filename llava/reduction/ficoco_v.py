@@ -6,6 +6,17 @@ buffer that outlives layers, targets that index the re-ordered sequence, a [CLS]
 paper describes.
 Differences from the official code: grids and towers of other sizes; the buffer is an object of its own; ties broken by
 the lower index.
+
+How it selects: in every block above `control_encoding_layer`, between attention and MLP, from the attention logits
+before the softmax (mean over heads):
+1. Filter: a token scores beta times its logit from [CLS] minus (1 - beta) times its mean logit to the patches, both
+   normalised. In each window of the patch grid the lowest score is made lower still; the r lowest are removed.
+2. Correlate: a removed token is assigned to the few it attends to most, those above a quantile of its row.
+3. Compress: it is added to them in proportion to that attention, and each sum is divided by its weights.
+
+When not to use it: with vision towers that have no [CLS] token; where tokens have to stay in reading order (variant
+"official" delivers them by score); for throughput with large batches or many crops, since tiles are encoded one at a
+time; in towers of few blocks, since each removes at most half of its tokens.
 """
 
 from __future__ import annotations
@@ -59,7 +70,7 @@ class FiCoCoV(Encoder):
         window: side of the windows of the patch grid in which the most redundant token is penalised.
         penalty: factor that makes its score smaller.
         quantile: of a row of logits, above which tokens are correlated.
-        variant: "official" or "clean", see the first lines of this file.
+        variant: "official": what the release computes, unintended turns included; "clean": what the paper describes.
         shared: a `ScoreBuffer` to be used for all images in turn, as the released process does; None: a fresh one per
             tile, which equals the release on its first image.
 

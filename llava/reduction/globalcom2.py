@@ -5,6 +5,17 @@ Models", arXiv:2501.05179; official code, thumbnail, ratio and crop functions (l
 written by their number among the un-padded ones).
 Differences from the official code: several images per prompt and batches; the model's dtype throughout (there the crops
 are cast to half); ties broken by the lower index.
+
+How it selects:
+1. Thumbnail: the share `keep` of its tokens with the largest [CLS] logits (before the softmax, mean over heads).
+2. Crops: the thumbnail's logits, summed over the region of each crop and put through a softmax with temperature `tau`,
+   raise the shares of some crops above those of others; the mean share is `keep`.
+3. In every crop its own logits and the thumbnail's, resized to that place, are normalised and added; the best tokens
+   go on, as many as its share allows. Padding never does, newlines always do.
+
+When not to use it: with models that do not cut images into crops, where it is refused (variant "clean" then is one
+top-k of [CLS] logits); with vision towers that have no [CLS] token; where exactly `keep` tokens must go on, unless with
+budget="exact"; with a vision tower whose last block was never trained, since that is the one read (give `layer`).
 """
 
 from __future__ import annotations
@@ -39,8 +50,8 @@ class GlobalCom2(BeforeLLM):
         positions: see `BeforeLLM`; "original" needs variant "clean".
         tau: temperature of the crops' shares, in sums of logits.
         layer: block of the vision tower whose [CLS] logits are read, 0-based or from the end.
-        variant: "official": as `deliver_crops` says; an image without crops is not pruned, and models that know none
-            are refused. "clean": thumbnail and crops in the order of the unpruned model, newlines where it has them;
+        variant: "official": crops in the order of `deliver_crops`; an image without crops is not pruned, and models that
+            know none are refused. "clean": thumbnail and crops in the order of the unpruned model, newlines where it has them;
             without crops the whole image is treated as the thumbnail.
         budget: "official": counts are truncated tile by tile, and newlines come on top; "exact": `keep` tokens go on,
             newlines included.

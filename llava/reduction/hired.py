@@ -4,6 +4,15 @@ Source: "HiRED: Attention-Guided Token Dropping for Efficient Inference of High-
 Resource-Constrained Environments", arXiv:2408.10945; official code, single-tile and tiled selection functions.
 Differences from the official code: a mask per image of a batch (there the first image's is used for all), heads read
 from the model, no voters (alpha = 1) means equal shares, ties broken by the lower index.
+
+How it selects:
+1. An image of one tile keeps the patches that [CLS] attends to most in block `layer`, summed over heads.
+2. With crops the thumbnail gets `alpha` of the budget. The most attended 1 - alpha of its tokens, in block
+   `allocation_layer`, vote for the crop they belong to, and the crops share the rest by votes.
+3. Every tile fills its quota as in step 1; survivors go on in reading order, crops stitched together.
+
+When not to use it: with vision towers that have no [CLS] token; with models of one tile, where it is the same as
+FasterVLM; where a full budget counts, unless with budget="exact" (as released, truncation and padding lose some).
 """
 
 from __future__ import annotations

@@ -3,6 +3,12 @@
 Source: no paper; the baseline every merging must beat. The grid of patches is cut into as many cells as tokens are to
 be left (`llava.reduction.cells`; each patch counts in exactly one), and each cell becomes the mean of its projected
 tokens. Tokens that stand in no plain grid (tiles, videos) are averaged along the prompt.
+Differences from the official code: there is no official code.
+
+How it selects: it does not look at the tokens. The grid is cut into `keep` cells of nearly equal size, and the mean of
+a cell's projected tokens goes on in the place of its middle token.
+
+When not to use it: for print and other details smaller than a cell, which the mean washes out; it is a baseline.
 """
 
 from __future__ import annotations
@@ -22,9 +28,11 @@ from llava.reduction.tensors import to_device
 @register("pooling")
 @dataclass(frozen=True)
 class Pooling(BeforeLLM):
-    """Average the tokens of each of `keep` equal cells of the image; see `BeforeLLM` for the options.
+    """Average the tokens of each of `keep` equal cells of the image.
 
-    With positions="original" a mean stands at the middle token of its cell.
+    Args:
+        keep: see `BeforeLLM`.
+        positions: see `BeforeLLM`; with "original" a mean stands at the middle token of its cell.
     """
 
     paper: ClassVar[str] = "baseline, no paper"

@@ -5,6 +5,17 @@ code, the advanced and the advanced-plus function (attention and keys of the tow
 full width, un-normalised sums).
 Differences from the official code: batches image by image; at least one centre; a grid step below 1 is 1 (an error
 there); fewer than 32 other tokens are all neighbours; ties broken by the lower index.
+
+How it selects:
+1. The attention of [CLS] to every patch in block `layer`: one softmax of the full-width product of query and keys.
+2. Centres: patches whose attention is an outlier, more than `factor` interquartile ranges above the third quartile; or
+   a fixed number of the most attended. PruMerge+ adds the points of a uniform grid, the denser the more outliers.
+3. Each centre takes in its `neighbours` most similar tokens (cosine of keys), weighted by their attention.
+4. One more token is the attention-weighted sum of all that are no centres. Tokens go on by attention, not by place.
+
+When not to use it: where reading order matters, as for text in the image, since tokens go on in another; where the
+number of tokens must be known beforehand, unless with a `keep`; with vision towers that have no [CLS] token; with a
+tower whose last block was never trained, since that is the one read (give layer=-2).
 """
 
 from __future__ import annotations

@@ -5,6 +5,16 @@ arXiv:2410.17247; the official code: ranking with the queries and keys of the la
 layer that has run), truncated shares of the original count, positions counted anew after every cut.
 Differences from the official code: batch > 1, left padding, all images of a prompt, the true last token as the query,
 grouped key heads, ties broken by the lower index; only one attention row is computed.
+
+How it selects: before each layer of `layer_list`:
+1. The attention that the prompt's last token would pay to every visual token left, with the queries and keys of the
+   layer about to run, mean over heads.
+2. Those with most of it stay: a share of the original number, which gets smaller from cut to cut.
+3. Positions are counted anew without gaps.
+
+When not to use it: where memory for the cache or time of the first layers is what counts, since they see all tokens
+(the released schedule leaves 270 of 576 on average, and its first cut is after layer 8); at small budgets, for which no
+official schedule exists; see also FastV, whose score it shares.
 """
 
 from __future__ import annotations

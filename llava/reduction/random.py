@@ -1,7 +1,14 @@
 """Random: keep a uniformly drawn subset of the visual tokens; the control every other method must beat.
 
 Source: no paper of its own; the in-model drop of the DART authors' later training code (there `random.sample` over one
-window, unseeded). Differences: a seeded draw on the CPU, the same on every device; one draw per image.
+window, unseeded).
+Differences from the official code: a seeded draw on the CPU, the same on every device; one draw per image; by default
+as many tokens as DART really keeps.
+
+How it selects: every visual token of an image has the same chance; survivors go on in reading order and with their
+original positions.
+
+When not to use it: as anything but a control; a method that is no better at the same count gains nothing by choosing.
 """
 
 from __future__ import annotations

@@ -4,6 +4,14 @@ Source: no paper; what a user without any method would do. The prepared pixels a
 and the tower's position embeddings are interpolated to the smaller grid (bicubic, as transformers does for larger
 images); every patch keeps its size in pixels. Enlarging the picture again before the tower would cost as much as the
 original one and give as many tokens, so it is no alternative.
+Differences from the official code: there is no official code.
+
+How it selects: it does not; every token of the smaller picture goes on. The vision tower has fewer patches from its
+first block on.
+
+When not to use it: for details that vanish when the picture shrinks, as small print does; with a tower that was never
+shown other sizes, the interpolated position embeddings alone may cost accuracy; with models that cut images into tiles,
+whose number of tokens is set by other means.
 """
 
 from __future__ import annotations

@@ -5,6 +5,19 @@ official code in three generations: v1.0 (count by the rank of the attention mat
 default) and V2.0 (no merging, attention corrected for distance).
 Differences from the official code: only the rows of the question are computed; batch > 1, several images; no random
 noise in the clustering (ties go to the lower index); without a rater above the mean, all text tokens rate.
+
+How it selects:
+1. Raters, once: the text tokens after the image whose input embeddings match those of the image more than average
+   (softmax over the text, mean over visual tokens).
+2. At each event: the attention of the raters to every visual token in the layer that has run, mean over raters and
+   heads. The tokens with most of it stay.
+3. The best `merge_share` of the others are clustered by density peaks, and the mean of each cluster goes on behind the
+   survivors (not in V2.0).
+4. Positions are counted anew without gaps (V2.0: the original ones stay).
+
+When not to use it: when no question follows the image, which is refused; where the cache of an image is to serve other
+questions too, since the choice depends on the question; where cache and early layers count: the budget is a mean over
+layers, and those before the first event see all tokens.
 """
 
 from __future__ import annotations
@@ -42,7 +55,8 @@ class SparseVLM(Schedule):
     """Cut the output of a few layers, guided by the question; the budget is a mean over layers.
 
     Args:
-        keep, images, positions: see `Schedule`. As released, v1.0 and v1.5 renumber positions, V2.0 keeps them.
+        keep, images: see `Schedule`.
+        positions: see `Schedule`. As released, v1.0 and v1.5 renumber, V2.0 keeps the original ones.
         budget: "official": the released counts for keep = 192, 128, 96 or 64 (for 576 tokens; no others exist); any
             other `keep` has its schedule solved as for "mean". "mean", "exact": see `Schedule`; merged tokens count.
         mode: "v1.5", "v2.0" or "v1.0".

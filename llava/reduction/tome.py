@@ -4,6 +4,16 @@ Source: "Token Merging: Your ViT But Faster", arXiv:2210.09461; official code fo
 size-weighted merge, schedule), placed in the blocks of a CLIP tower; there is no official LLaVA version.
 Differences from the official code: a schedule that reaches an exact count; zero keys stay zero; ties broken by the
 lower index.
+
+How it selects: in every block of the tower whose output counts, between attention and MLP:
+1. Tokens at even positions look for the most similar token at an odd position (cosine of keys, mean over heads).
+2. The r most similar pairs become one token each: the mean, weighted by the patches each stands for. [CLS] is never
+   merged into another.
+3. In later blocks a token attracts attention in proportion to its patches.
+
+When not to use it: where reading order matters, as for text in the image, since merging scrambles it (order="spatial"
+helps); with flash attention and `prop_attn`, which need another kernel; in towers of few blocks at small budgets, since
+each block removes at most half.
 """
 
 from __future__ import annotations

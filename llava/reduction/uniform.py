@@ -3,6 +3,12 @@
 Source: no paper; the baseline every selection must beat. The grid of patches is cut into as many cells as tokens are to
 be left (`llava.reduction.cells`), and the token nearest to the middle of each cell stays. Tokens that stand in no plain
 grid (tiles, videos) are taken at equal distances along the prompt.
+Differences from the official code: there is no official code.
+
+How it selects: it does not look at the tokens. The grid is cut into `keep` cells of nearly equal size, and the middle
+token of each stays.
+
+When not to use it: for details that fall between the points of the grid; it is a baseline.
 """
 
 from __future__ import annotations
@@ -22,7 +28,11 @@ from llava.reduction.tensors import to_device
 @register("uniform")
 @dataclass(frozen=True)
 class Uniform(BeforeLLM):
-    """Keep the middle token of each of `keep` equal cells of the image; see `BeforeLLM` for the options."""
+    """Keep the middle token of each of `keep` equal cells of the image.
+
+    Args:
+        keep, positions: see `BeforeLLM`.
+    """
 
     paper: ClassVar[str] = "baseline, no paper"
     presets: ClassVar[dict[str, dict[str, Any]]] = {

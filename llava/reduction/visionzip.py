@@ -4,6 +4,15 @@ Source: "VisionZip: Longer is Better but Not Necessary in Vision Language Models
 vision tower's forward and the function that restores crops to the grid.
 Differences from the official code: only the needed attention row is computed; fewer tokens left than contextual ones
 asked gives as many as are left; ties broken by the lower index.
+
+How it selects:
+1. Dominant tokens: [CLS] and the patches it attends to most in block `layer`, summed over heads; they go on unchanged.
+2. Of the others every n-th is a target, as many as `contextual`; each of the rest joins the target whose key (mean over
+   heads) is most similar.
+3. A contextual token is made of a target and the mean of those that joined it; these follow the dominant ones.
+
+When not to use it: with vision towers that have no [CLS] token; where the question is about something beside the main
+object, since [CLS] knows no question and the rest is blurred into a few tokens without a place.
 """
 
 from __future__ import annotations
