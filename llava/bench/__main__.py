@@ -22,6 +22,8 @@ class Prefill:
     """Model size: small, llava-1.5-7b, llava-1.5-13b, llava-next-7b, qwen2-vl-7b."""
     layers: int | None = None
     """Build only so many decoder layers; selection is still given as a share of the whole prefill, extrapolated."""
+    tower: str | None = None
+    """Vision tower, tiny or clip-l; default: clip-l for LLaVA-NeXT, else tiny, so that the decoder is all that counts."""
     tokens: int = 2880
     """Visual tokens of the image (the nearest number that the shape can make is used)."""
     keep: int = 320
@@ -48,7 +50,7 @@ class Prefill:
     """JSON file for the raw result."""
 
     def problems(self) -> list[str]:
-        from .shapes import SHAPES
+        from .shapes import SHAPES, TOWERS
 
         found = [
             f"--{name} {value}: give a whole number of at least {low}."
@@ -66,6 +68,8 @@ class Prefill:
             found.append(f"Unknown shape {self.shape!r}. Known: {', '.join(SHAPES)}.")
         elif self.layers is not None and not 3 <= self.layers <= SHAPES[self.shape].layers:
             found.append(f"--layers {self.layers}: give 3 to {SHAPES[self.shape].layers} for {self.shape}.")
+        if self.tower is not None and self.tower not in TOWERS:
+            found.append(f"Unknown tower {self.tower!r}. Known: {', '.join(TOWERS)}.")
         if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
             found.append(f"Unknown dtype {self.dtype!r}. Known: auto, float32, bfloat16, float16.")
         return found
@@ -140,7 +144,7 @@ def prefill(config: Prefill) -> None:
     device = torch.device(config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     kind = config.dtype if config.dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32"
     dtype = getattr(torch, kind)
-    shape = shapes.named(config.shape, config.layers)
+    shape = shapes.named(config.shape, config.layers, config.tower)
     model = shapes.random_model(shape, config.tokens, dtype, device, config.attn_implementation)
     inputs = shapes.random_inputs(model, config.text // 2, config.text - config.text // 2, config.batch)
     of_layers = None if config.layers is None else shapes.named(config.shape).layers

@@ -17,8 +17,8 @@ class Shape:
     """Sizes of a text decoder: layers, width, heads, key/value heads, FFN width; and how images come to it.
 
     Args:
-        next: the image is cut into tiles, each a full input of a CLIP ViT-L/14 of 336 pixels, as in LLaVA-NeXT;
-            otherwise the tower is tiny, so that the decoder is all that counts.
+        next: the image is cut into tiles, as in LLaVA-NeXT.
+        tower: vision tower, one of `TOWERS`; with a tiny one the decoder is all that counts.
     """
 
     layers: int
@@ -27,33 +27,38 @@ class Shape:
     kv_heads: int
     ffn: int
     next: bool = False
+    tower: str = "tiny"
 
 
 SHAPES = {
     "small": Shape(16, 1024, 16, 16, 2752),
     "llava-1.5-7b": Shape(32, 4096, 32, 32, 11008),
     "llava-1.5-13b": Shape(40, 5120, 40, 40, 13824),
-    "llava-next-7b": Shape(32, 4096, 32, 32, 11008, next=True),
+    "llava-next-7b": Shape(32, 4096, 32, 32, 11008, next=True, tower="clip-l"),
     "qwen2-vl-7b": Shape(28, 3584, 28, 4, 18944),
 }
 IMAGE_TOKEN, VOCABULARY, PATCH = 3, 512, 14
-TINY_TOWER = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1}
-CLIP_L = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-TILE = 336  # pixels, side of CLIP-L's input
+TOWERS = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1},
+    "clip-l": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
+}
+TILE = 336  # pixels, side of a tile
 
 
-def named(name: str, layers: int | None = None) -> Shape:
-    """Return a shape by name, or its first `layers` layers.
+def named(name: str, layers: int | None = None, tower: str | None = None) -> Shape:
+    """Return a shape by name, or its first `layers` layers, or with another tower.
 
     Raises:
-        BadInput: there is no such shape, or it has fewer layers.
+        BadInput: there is no such shape or tower, or it has fewer layers.
     """
     if name not in SHAPES:
         raise BadInput(f"Unknown shape {name!r}. Known: {', '.join(SHAPES)}.")
     shape = SHAPES[name]
     if layers is not None and not 3 <= layers <= shape.layers:
         raise BadInput(f"--layers {layers}: give 3 to {shape.layers}, the layers of {name}.")
-    return shape if layers is None else replace(shape, layers=layers)
+    if tower is not None and tower not in TOWERS:
+        raise BadInput(f"Unknown tower {tower!r}. Known: {', '.join(TOWERS)}.")
+    return replace(shape, layers=layers or shape.layers, tower=tower or shape.tower)
 
 
 def random_model(
@@ -101,7 +106,7 @@ def random_inputs(model: Any, n_before: int, n_after: int, batch: int = 1) -> di
 def _config(shape: Shape, n_visual: int) -> LlavaConfig:
     side = round(math.sqrt(n_visual))
     return LlavaConfig(
-        vision_config={**_tower(TINY_TOWER), "image_size": side * PATCH},
+        vision_config=_tower(shape, side * PATCH),
         text_config=_text(shape, side * side),
         image_token_index=IMAGE_TOKEN,
         image_seq_length=side * side,
@@ -115,7 +120,7 @@ def _next_config(shape: Shape, n_visual: int) -> LlavaNextConfig:
     across = max(1, round(math.sqrt(max(1, n_visual / patches**2 - 1))))
     length = patches**2 + across * patches * (across * patches + 1)  # every row of the crops ends with a newline
     return LlavaNextConfig(
-        vision_config={**_tower(CLIP_L), "image_size": TILE},
+        vision_config=_tower(shape, TILE),
         text_config=_text(shape, length),
         image_token_index=IMAGE_TOKEN,
         image_seq_length=length,
@@ -125,8 +130,9 @@ def _next_config(shape: Shape, n_visual: int) -> LlavaNextConfig:
     )
 
 
-def _tower(sizes: dict[str, int]) -> dict[str, Any]:
-    return {"model_type": "clip_vision_model", "patch_size": PATCH, "projection_dim": 64, **sizes}
+def _tower(shape: Shape, image_size: int) -> dict[str, Any]:
+    fixed = {"model_type": "clip_vision_model", "patch_size": PATCH, "projection_dim": 64}
+    return {**fixed, "image_size": image_size, **TOWERS[shape.tower]}
 
 
 def _text(shape: Shape, n_visual: int) -> dict[str, Any]:

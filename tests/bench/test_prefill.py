@@ -46,7 +46,6 @@ def test_a_measurement_reports_counts_and_operations():
 
 
 def test_a_next_shape_cuts_a_square_image_into_tiles(monkeypatch):
-    monkeypatch.setattr(shapes, "CLIP_L", shapes.TINY_TOWER)
     monkeypatch.setattr(shapes, "TILE", 42)  # 3 x 3 patches
     shape = replace(TINY, next=True)
     model = shapes.random_model(shape, 45, torch.float32, torch.device("cpu"), "sdpa")
@@ -86,7 +85,7 @@ def test_the_command_writes_the_raw_result(tmp_path, monkeypatch, capsys):
         ("--keep 0 --repeats 0", "2 mistakes"),
         ("--methods dart,dat", "Did you mean 'dart'"),
         ("--dtype int8", "Unknown dtype"),
-        ("--layers 2", "give 3 to 16 for small"),
+        ("--layers 2 --tower big", "2 mistakes"),
     ],
 )
 def test_bad_options(words, sentence, capsys):
