@@ -23,7 +23,7 @@ class Prefill:
     layers: int | None = None
     """Build only so many decoder layers; selection is still given as a share of the whole prefill, extrapolated."""
     tower: str | None = None
-    """Vision tower, tiny or clip-l; default: clip-l for LLaVA-NeXT, else tiny, so that the decoder is all that counts."""
+    """Vision tower, tiny or clip-l; default: clip-l for LLaVA-NeXT, else tiny: the decoder is all that counts."""
     tokens: int = 2880
     """Visual tokens of the image (the nearest number that the shape can make is used)."""
     keep: int = 320
