@@ -50,9 +50,9 @@ class GlobalCom2(BeforeLLM):
         positions: see `BeforeLLM`; "original" needs variant "clean".
         tau: temperature of the crops' shares, in sums of logits.
         layer: block of the vision tower whose [CLS] logits are read, 0-based or from the end.
-        variant: "official": crops in the order of `deliver_crops`; an image without crops is not pruned, and models that
-            know none are refused. "clean": thumbnail and crops in the order of the unpruned model, newlines where it has them;
-            without crops the whole image is treated as the thumbnail.
+        variant: "official": crops in the order of `deliver_crops`; an image without crops is not pruned, and models
+            that know none are refused. "clean": thumbnail and crops in the order of the unpruned model, newlines where
+            it has them; without crops the whole image is treated as the thumbnail.
         budget: "official": counts are truncated tile by tile, and newlines come on top; "exact": `keep` tokens go on,
             newlines included.
 
