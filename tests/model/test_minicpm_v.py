@@ -7,6 +7,8 @@ from PIL import Image
 
 import llava
 from llava.errors import BadInput, CheckpointError
+from llava.model.minicpm_v.config import MiniCPMVConfig
+from llava.model.minicpm_v.model import MiniCPMV
 from llava.model.minicpm_v.resampler import Resampler, place_vectors
 from llava.model.minicpm_v.slicing import Slicing
 from llava.model.minicpm_v.tower import table_places
@@ -229,6 +231,16 @@ class TestWholeModel:
     def test_an_image_too_many_is_told(self, loaded, batch):
         with pytest.raises(BadInput, match="places for visual tokens"):
             loaded[0](**{**batch, "input_ids": batch["input_ids"][2:]})
+
+
+def test_the_released_size_has_the_weights_of_the_released_index():
+    config = {**original.config(), "hidden_size": 3584, "intermediate_size": 18944, "vocab_size": 151666}
+    config |= {"num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "query_num": 64}
+    tower = {"hidden_size": 1152, "image_size": 980, "intermediate_size": 4304, "num_attention_heads": 16}
+    config["vision_config"] = {**tower, "num_hidden_layers": 27, "patch_size": 14}
+    with torch.device("meta"):
+        weights = MiniCPMV(MiniCPMVConfig(**config)).state_dict()
+    assert sum(weight.numel() * 2 for weight in weights.values()) == 16_198_350_304  # `total_size` there, in bfloat16
 
 
 class TestStrictLoading:

@@ -91,7 +91,7 @@ class MiniCPMV(Family):
     def decoder(self, model: Any) -> nn.Module:
         return model.llm.model
 
-    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> list[int] | None:
+    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> Any:
         n_views = inputs.get("n_views")
         if n_views is None:
             return super().image_lengths(model, inputs)

@@ -40,7 +40,7 @@ class LlavaOnevision(Family):
         n_visual = functools.partial(n_tokens, model.config)
         return OneVisionProcessor(tokenizer, images, n_visual=n_visual, device=model.device)
 
-    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> list[int] | None:
+    def image_lengths(self, model: Any, inputs: dict[str, Any]) -> Any:
         sizes = inputs.get("image_sizes")
         if sizes is None:
             return super().image_lengths(model, inputs)

@@ -69,4 +69,4 @@ class MiniCPMVConfig(PreTrainedConfig):
         self.drop_vision_last_layer = drop_vision_last_layer
         self.vision_batch_size = vision_batch_size
         self.image_token_id = image_token_id
-        super().__init__(tie_word_embeddings=self.text_config.tie_word_embeddings, **kwargs)
+        super().__init__(**{**kwargs, "tie_word_embeddings": self.text_config.tie_word_embeddings})

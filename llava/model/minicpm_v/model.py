@@ -30,7 +30,7 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
 
     config_class = MiniCPMVConfig
     base_model_prefix = ""
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     _no_split_modules = ["Qwen2DecoderLayer", "SiglipEncoderLayer", "PatchEmbeddings", "Resampler"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
@@ -84,7 +84,8 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
             ]
         )
         per_image = tokens.flatten(0, 1).split([n * tokens.shape[1] for n in n_views.tolist()])
-        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=list(per_image))
+        features: Any = list(per_image)  # the form in which transformers 5.23 hands features of several images on
+        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=features)
 
     def _encode(self, strips: Tensor, grids: list[tuple[int, int]]) -> Tensor:
         """(V, 3, P, L * P) -> (V, query_num, D)."""
@@ -124,6 +125,8 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
             inputs_embeds = self.get_input_embeddings()(input_ids)
         encoded = (mm_encoder_outputs or {}).get("image")
         if encoded is None and pixel_values is not None:
+            if tgt_sizes is None or n_views is None:
+                raise BadInput("pixel_values= needs tgt_sizes= and n_views=, as the checkpoint's processor makes them.")
             encoded = self.get_image_features(pixel_values, tgt_sizes, n_views)
         if encoded is not None:
             tokens = torch.cat(list(encoded.pooler_output)).to(inputs_embeds)
@@ -157,9 +160,12 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
             )
         return embeds.masked_scatter(places[..., None].to(embeds.device), tokens)
 
-    def prepare_inputs_for_generation(self, *args: Any, is_first_iteration: bool = False, **kwargs: Any) -> dict:
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, *args: Any, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
         """As usual; images go in with the prompt only, unless there is no cache that remembers them."""
-        inputs = super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
+        kwargs["is_first_iteration"] = is_first_iteration
+        inputs = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
         if not is_first_iteration and kwargs.get("use_cache", True):
             inputs = {name: value for name, value in inputs.items() if name not in IMAGE_INPUTS}
         return inputs

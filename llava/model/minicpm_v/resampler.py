@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 HEAD_SIZE = 128
 EPSILON = 1e-6
@@ -41,10 +42,18 @@ class Resampler(nn.Module):
         positions = torch.zeros_like(values)
         for row, (height, width) in zip(positions, grids, strict=True):
             row[: height * width] = place_vectors(height, width, values.shape[-1], values.device).to(values.dtype)
-        queries = self.ln_q(self.query)[:, None].expand(-1, len(grids), -1)
-        keys, values = (values + positions).transpose(0, 1), values.transpose(0, 1)
-        tokens, _ = self.attn(queries, keys, values, key_padding_mask=~real, need_weights=False)
-        return self.ln_post(tokens.transpose(0, 1)) @ self.proj
+        queries = self.ln_q(self.query)[None].expand(len(grids), -1, -1)
+        return self.ln_post(self._attend(queries, values + positions, values, real)) @ self.proj
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, real: Tensor) -> Tensor:
+        """Cross-attention with the weights of `self.attn`; its own forward does not work with quantised ones."""
+        weights, biases = self.attn.in_proj_weight.chunk(3), self.attn.in_proj_bias.chunk(3)
+        query, key, value = (
+            F.linear(given, weight, bias).unflatten(2, (self.attn.num_heads, -1)).transpose(1, 2)
+            for given, weight, bias in zip((queries, keys, values), weights, biases, strict=True)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=real[:, None, None])
+        return self.attn.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 def place_vectors(height: int, width: int, size: int, device: torch.device | str = "cpu") -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,9 @@ class PatchEmbeddings(nn.Module):
 
     def __init__(self, config: SiglipVisionConfig):
         super().__init__()
-        self.side = config.image_size // config.patch_size
-        self.patch_embedding = nn.Conv2d(
-            config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size
-        )
+        patch = _side(config.patch_size)
+        self.side = _side(config.image_size) // patch
+        self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=patch, stride=patch)
         self.position_embedding = nn.Embedding(self.side**2, config.hidden_size)
 
     def forward(self, strips: Tensor, grids: list[tuple[int, int]]) -> Tensor:
@@ -45,6 +45,11 @@ def table_places(n_patches: int, side: int) -> Tensor:
     return torch.bucketize(fractions, torch.arange(1 / side, 1.0, 1 / side), right=True)
 
 
+def _side(size: int | Sequence[int]) -> int:
+    """Side of a square, which a configuration may give twice."""
+    return size if isinstance(size, int) else size[0]
+
+
 class VisionTower(PreTrainedModel):
     """SigLIP's encoder behind `PatchEmbeddings`; the weights have the original names below `vpm.`.
 
@@ -54,7 +59,7 @@ class VisionTower(PreTrainedModel):
 
     config_class = SiglipVisionConfig
     main_input_name = "strips"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -62,7 +67,7 @@ class VisionTower(PreTrainedModel):
     def __init__(self, config: SiglipVisionConfig):
         super().__init__(config)
         self.embeddings = PatchEmbeddings(config)
-        self.encoder = SiglipEncoder(config)
+        self.encoder = SiglipEncoder(config)  # type: ignore[arg-type]  # it reads the tower's part only
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
