@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import nn
-
 from llava.errors import UnsupportedModel
 from llava.model.families.base import Family
 from llava.reduction import registry
@@ -32,9 +30,11 @@ def refuse(method: BeforeLLM, model: Any, family: Family, kind: str) -> None:
             f"({type(tower).__name__}) has none, or hands it to the language model. Methods that need none: {others}."
         )
     if method.needs_tiles and not family.tiled:
+        otherwise = ", variant='clean', which takes the image for one tile" if hasattr(method, "variant") else ""
         raise UnsupportedModel(
             f"Method {method.name!r} shares a budget among the tiles of an image; {name} sees every image as one. Use "
-            f"a LLaVA-NeXT model, or another method: {_methods(lambda cls: not getattr(cls, 'needs_tiles', False))}."
+            f"a LLaVA-NeXT model{otherwise}, or another method: "
+            f"{_methods(lambda cls: not getattr(cls, 'needs_tiles', False))}."
         )
     merges = isinstance(method, Encoder)
     if (method.tower_layers or merges) and not (family.token_by_token and blocks and feature_block is not None):
@@ -64,7 +64,7 @@ def refuse_blocks(method: BeforeLLM, numbers: Sequence[int | None], n_blocks: in
         )
 
 
-def refuse_flash(method: BeforeLLM, block: nn.Module) -> None:
+def refuse_flash(method: BeforeLLM, block: Any) -> None:
     """Refuse weights per token where the kernel takes none."""
     kernel = block.self_attn.config._attn_implementation
     if "flash" in kernel:

@@ -5,11 +5,15 @@ versions of the methods.
 """
 
 import functools
+import json
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from PIL import Image
 
+from llava import load
 from llava.errors import UnsupportedModel
 from llava.reduction import DART, Chain, FasterVLM, FiCoCoV, GlobalCom2, HiRED, PruMerge, PruMergePlus, ToMe, VisionZip
 from tests import tiny
@@ -162,7 +166,7 @@ class TestOneTile:
         assert report.indices[0][0].tolist() == sorted(best.tolist())
 
     def test_globalcom2_official_is_refused(self):
-        with pytest.raises(UnsupportedModel, match="tiles of an image.*fastervlm"):
+        with pytest.raises(UnsupportedModel, match="tiles of an image.*variant='clean'.*fastervlm"):
             GlobalCom2()(llava())
 
 
@@ -347,3 +351,28 @@ class TestOtherTowersAndTypes:
             with Chain(first, DART(keep=4, budget="exact"))(llava("sdpa")) as pruning:
                 llava("sdpa")(**batch)
             assert pruning.last.kept == [[10], [4]]
+
+
+POPE = Path(__file__).parents[2] / "playground" / "data" / "eval" / "pope" / "mini"
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    model, processor = load()
+    rows = [json.loads(line) for line in (POPE / "llava_pope_test.jsonl").read_text().splitlines()][:2]
+    images = [[Image.open(POPE / "val2014" / row["image"]).convert("RGB")] for row in rows]
+    return model, processor, processor([processor.prompt(row["text"]) for row in rows], images)
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+def test_presets_on_the_embedded_model(embedded, kind):
+    model, processor, inputs = embedded
+    # Nothing in LLaVA reads the last block of the tower: the embedded one's was never trained.
+    options = {"layer": -2} if issubclass(kind, PruMerge) else {}
+    whole = model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    for preset in ("192", "128", "64"):
+        with kind.preset(preset, **options)(model) as pruning:
+            output = model.generate(**inputs, max_new_tokens=1, do_sample=False)
+        assert pruning.last.final == [int(preset) + issubclass(kind, PruMerge)] * 2
+        if preset == "192":
+            assert torch.equal(output, whole)
