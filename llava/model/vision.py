@@ -82,9 +82,11 @@ class TowerReader:
         towerguards.refuse(method, model, family, kind)
         self.method, self.model, self.family, self.kind, self.stopwatch = method, model, family, kind, stopwatch
         self.tower, self.blocks = family.tower(model, kind), family.tower_blocks(model, kind)
-        self.feature_block = family.feature_block(model, kind)
+        self.feature_block: Any = family.feature_block(model, kind)
         self.has_cls = family.has_cls(model, kind)
         self.merges = isinstance(method, Encoder)
+        self.merger: Any = method
+        self.side: Any = family.tile_side(model, kind)
         self.read = self._blocks_read()
         self.run = Run(None)
 
@@ -114,7 +116,7 @@ class TowerReader:
 
     def _one_by_one(self, tilings: Sequence[Tiling] | None) -> bool:
         """Whether every image is encoded by itself: the method wants it, or what is left of a tile may differ."""
-        alone = self.method.alone if isinstance(self.method, Encoder) else ""
+        alone = self.merger.alone if isinstance(self.method, Encoder) else ""
         return alone == ONE_IMAGE or (alone == ONE_TILE and len({tiling.n_tiles for tiling in tilings or ()}) > 1)
 
     # ------------------------------------------------------------------------------------------------------- one run
@@ -152,7 +154,7 @@ class TowerReader:
             tiles=Tiles(
                 features=features[None] if projected is None else projected[rows],
                 tower=own[self.feature_block].output if self.feature_block in own else None,
-                side=self.family.tile_side(self.model, self.kind) if whole else None,
+                side=self.side if whole else None,
                 grid=tiling.grid,
                 size=tiling.size,
                 newline=tiling.newline,
@@ -212,24 +214,24 @@ class TowerReader:
         return original(smaller.to(pixels.dtype), *args, **{**kwargs, "interpolate_pos_encoding": True})
 
     def _around_merging_tower(self, original: Original, pixels: Tensor, *args: Any, **kwargs: Any) -> Any:
-        run, method, outputs = self.run, self.method, []
-        for number, part in enumerate(pixels.split(1) if method.alone == ONE_TILE else [pixels]):
+        run, outputs = self.run, []
+        for number, part in enumerate(pixels.split(1) if self.merger.alone == ONE_TILE else [pixels]):
             info = TowerInfo(
                 n_layers=len(self.blocks),
                 feature_layer=self.feature_block,
                 n_tiles=len(part),
                 tiles_per_image=run.tiles_per_image(number),
-                side=self.family.tile_side(self.model, self.kind),
+                side=self.side,
                 has_cls=self.has_cls,
                 device=pixels.device,
             )
-            run.merging = method.encoder_layers(info)
-            run.memories.append(method.begin(info))
+            run.merging = self.merger.encoder_layers(info)
+            run.memories.append(self.merger.begin(info))
             outputs.append(original(part, *args, **kwargs))
         return outputs[0] if len(outputs) == 1 else _joined_outputs(outputs)
 
     def _around_block(
-        self, number: int, block: nn.Module, original: Original, hidden: Tensor, *args: Any, **kwargs: Any
+        self, number: int, block: Any, original: Original, hidden: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         seen: list[TowerLayer] = []
         with tapped(block.self_attn, lambda attention: seen.append(self._layer(number, attention))):
@@ -239,29 +241,29 @@ class TowerReader:
         return output
 
     def _around_merging_block(
-        self, number: int, block: nn.Module, original: Original, hidden: Tensor, mask: Any = None, **kwargs: Any
+        self, number: int, block: Any, original: Original, hidden: Tensor, mask: Any = None, **kwargs: Any
     ) -> Any:
         """A block that normalises first, with a merge after its attention or after the whole of it."""
-        run, method = self.run, self.method
+        run = self.run
         memory, merging = run.memories[-1], number in run.merging
-        bias = method.key_bias(memory)
+        bias = self.merger.key_bias(memory)
         if bias is not None:
-            towerguards.refuse_flash(method, block)
+            towerguards.refuse_flash(self.method, block)
             mask = bias[:, None, None, :].to(hidden.dtype)
-        between = merging and method.place != AFTER
+        between = merging and self.merger.place != AFTER
         seen: list[TowerLayer] = []
         tap = tapped(block.self_attn, lambda attention: seen.append(self._layer(number, attention)))
         with tap if between or number in self.read else nullcontext():
             if between:
                 attended = block.self_attn(hidden_states=block.layer_norm1(hidden), attention_mask=mask, **kwargs)[0]
                 with self.stopwatch.running():
-                    hidden = method.merge(memory, seen[0], hidden + attended)
+                    hidden = self.merger.merge(memory, seen[0], hidden + attended)
                 hidden = hidden + block.mlp(block.layer_norm2(hidden))
             else:
                 hidden = original(hidden, mask, **kwargs)
         if merging and not between:
             with self.stopwatch.running():
-                hidden = method.merge(memory, seen[0] if seen else _unread(number, hidden, self.has_cls), hidden)
+                hidden = self.merger.merge(memory, seen[0] if seen else _unread(number, hidden, self.has_cls), hidden)
         if number in self.read:
             run.blocks.setdefault(number, []).append(replace(seen[0], output=hidden))
         return hidden

@@ -128,9 +128,10 @@ class ImageState:
 
     def layer(self, number: int | None) -> TowerLayer:
         """A block of the tower: 0-based, negative from the end, None: the one whose output feeds the projector."""
-        if number is None:
-            number = self.feature_layer
-        return self.layers[number % self.n_layers]
+        wanted = self.feature_layer if number is None else number
+        if wanted is None:
+            raise KeyError("The block whose output feeds the projector is not known.")
+        return self.layers[wanted % self.n_layers]
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ class Kept:
     @property
     def count(self) -> int:
         """How many go on, K."""
-        return len(self.values if self.indices is None else self.indices)
+        tokens = self.values if self.indices is None else self.indices
+        return 0 if tokens is None else len(tokens)
 
 
 @dataclass(frozen=True)

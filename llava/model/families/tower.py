@@ -49,13 +49,17 @@ class TowerAdapter:
     packing: ClassVar[str] = ""
     """Name of the body's function that makes one row of the tiles (skipped when tokens were merged in the tower)."""
 
-    def tower(self, model: Any, kind: str = IMAGE) -> nn.Module | None:
+    def body(self, model: Any) -> Any:
+        """The module that turns token ids and images into hidden states; see `Family`."""
+        raise NotImplementedError
+
+    def tower(self, model: Any, kind: str = IMAGE) -> Any:
         """The module that encodes pixels; None if the model has none that can be looked into."""
         body = self.body(model)
         names = (f"{kind}_tower", "vision_tower", "vision_model")
         return next((getattr(body, name) for name in names if isinstance(getattr(body, name, None), nn.Module)), None)
 
-    def tower_blocks(self, model: Any, kind: str = IMAGE) -> Sequence[nn.Module]:
+    def tower_blocks(self, model: Any, kind: str = IMAGE) -> Sequence[Any]:
         """The tower's blocks in order, each with `self_attn`; empty if they cannot be read."""
         tower = self.tower(model, kind)
         tower = getattr(tower, "vision_model", tower)
