@@ -62,10 +62,12 @@ def ends(layout: Layout, positions: Tensor) -> tuple[Tensor, Tensor]:
     return positions.gather(1, first[:, None])[:, 0], positions.gather(1, last[:, None])[:, 0]
 
 
-def rotary_tables(decoder: Any, number: int, hidden: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+def tables_by_type(decoder: Any) -> bool:
+    """Whether a text model's rotary tables depend on the kind of a layer's attention."""
+    return "layer_type" in inspect.signature(decoder.rotary_emb.forward).parameters
+
+
+def rotary_tables(decoder: Any, number: int, hidden: Tensor, positions: Tensor, by_type: bool) -> tuple[Tensor, ...]:
     """Rotary tables (cos, sin) of (B, S) positions for layer `number` of a text model; `hidden` tells the dtype."""
-    rotary = decoder.rotary_emb
-    kinds = {}
-    if "layer_type" in inspect.signature(rotary.forward).parameters:
-        kinds["layer_type"] = layer_type(decoder.config, number)
-    return rotary(hidden, positions, **kinds)
+    kinds = {"layer_type": layer_type(decoder.config, number)} if by_type else {}
+    return decoder.rotary_emb(hidden, positions, **kinds)

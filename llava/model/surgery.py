@@ -22,7 +22,7 @@ from llava.model.families.base import Family
 from llava.model.layout import Layout
 from llava.model.masks import layer_type, prompt_padding, stage_mask
 from llava.model.passes import Pass
-from llava.model.positions import compact_positions, renumbers, rotary_tables
+from llava.model.positions import compact_positions, renumbers, rotary_tables, tables_by_type
 from llava.model.report import PrefillRecord
 from llava.model.shortprompt import ShortPrompt
 from llava.model.stages import PromptState, Stage, take
@@ -62,6 +62,7 @@ class Surgery:
         self.config: Any = self.decoder.config
         self.together = getattr(self.method, "images", None) == TOGETHER
         self.renumber = renumbers(self.method, self.config)
+        self.by_type = self.renumber and tables_by_type(self.decoder)
         self.handed: dict[str, Tensor] = {}
         self.short_prompt: Callable[[], ShortPrompt | None] = lambda: None  # asked in every prefill
         self.wrappers = Wrappers()
@@ -317,9 +318,10 @@ class Surgery:
             made = tuple(take(table, stage.source) for table in given)
         elif running.prefill:
             positions = compact_positions(stage, running.state.layout, running.positions)
-            made = rotary_tables(self.decoder, number, hidden, positions)
+            made = rotary_tables(self.decoder, number, hidden, positions, self.by_type)
         else:
-            made = rotary_tables(self.decoder, number, hidden, kwargs["position_ids"] - stage.shift[:, None])
+            positions = kwargs["position_ids"] - stage.shift[:, None]
+            made = rotary_tables(self.decoder, number, hidden, positions, self.by_type)
         running.rotary.append((stage, given[0], made))
         return made
 

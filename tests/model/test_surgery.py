@@ -10,13 +10,18 @@ from transformers import DynamicCache
 
 from llava.errors import BadInput, UnsupportedModel
 from llava.model.pruning import AlreadyPruned
-from llava.reduction import DART, InLLM, NoReduction, Random
+from llava.reduction import DART, InLLM, MustDrop, NoReduction, PyramidDrop, Random, SparseVLM
 from tests import tiny
-from tests.model.reference import alive_columns, masked
+from tests.model.reference import alive_columns, masked, rearranged
 from tests.tiny import IMAGE, N_LAYERS, error
 
 TOLERANCE = 2e-5
 METHOD = DART(keep=6, pivots_visual=2, pivots_text=2)
+SEVERAL = (
+    PyramidDrop(keep=6),
+    SparseVLM(keep=6),
+    MustDrop(vision=False, global_thr=0.1, individual_thr=0.2),
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,30 @@ class TestGenerationModes:
             teacher = model(**whole, use_cache=False).logits
         for step, logits in enumerate(second.logits):
             assert error(logits, teacher[:, turn.shape[1] - 1 + step]) < TOLERANCE
+
+    @pytest.mark.parametrize("method", SEVERAL, ids=lambda method: method.name)
+    def test_second_turn_after_several_cuts(self, model, single, method):
+        """Positions counted anew, merged tokens and a cut cache, as the state on the cache says."""
+        with method(model):
+            cache = new_cache(model)
+            first = tiny.generate(model, single, past_key_values=cache, bad_words_ids=[[IMAGE]]).sequences
+            turn = torch.cat([first, torch.tensor([[11, 12, 13, 14]])], dim=1)
+            more = {"input_ids": turn, "attention_mask": torch.ones_like(turn)}
+            second = tiny.generate(model, more, past_key_values=cache, bad_words_ids=[[IMAGE]])
+        whole = {**single, "input_ids": second.sequences, "attention_mask": torch.ones_like(second.sequences)}
+        with rearranged(model, cache.llava_prompt_state, single["attention_mask"], renumber=True):
+            teacher = model(**whole, use_cache=False).logits
+        for step, logits in enumerate(second.logits):
+            assert error(logits, teacher[:, turn.shape[1] - 1 + step]) < TOLERANCE
+
+    @pytest.mark.parametrize("method", SEVERAL, ids=lambda method: method.name)
+    def test_beams_and_prompt_lookup_after_several_cuts(self, model, single, method):
+        with method(model):
+            greedy = tiny.generate(model, single, 6).sequences
+            assert torch.equal(tiny.generate(model, single, 6, prompt_lookup_num_tokens=3).sequences, greedy)
+            twice = {name: torch.cat([value, value]) for name, value in single.items()}
+            beams = tiny.generate(model, twice, 4, num_beams=2).sequences
+        assert torch.equal(beams[0], beams[1])
 
     def test_two_generations_may_interleave(self, model, batch):
         with METHOD(model):
@@ -133,9 +162,10 @@ class TestGenerationModes:
             together = model(input_ids=ids, attention_mask=mask, pixel_values=pixels).logits[:, -1]
         assert max(error(a, b) for a, b in zip(apart, together, strict=True)) < TOLERANCE
 
-    def test_compiled_decoding_is_one_graph_without_breaks(self, model, batch):
+    @pytest.mark.parametrize("method", [METHOD, PyramidDrop(keep=6)], ids=["one cut", "several, renumbered"])
+    def test_compiled_decoding_is_one_graph_without_breaks(self, model, batch, method):
         torch._dynamo.reset()
-        with METHOD(model):
+        with method(model):
             prompt = tiny.alone(batch)[1]
             n_columns = prompt["input_ids"].shape[1]
             cache = tiny.static_cache(model, n_columns + 6)
