@@ -22,7 +22,7 @@ whose grid does not divide into windows (vision=False does without that stage).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -57,8 +57,8 @@ class MustDrop(Schedule):
         keep: None: the thresholds decide. A budget: the tokens of least total attention go until it is met, every cut
             leaving the same count; key tokens still go last.
         budget, images, positions: see `Schedule`.
-        global_thr: a token may go if it gets less than this share of all attention from text to image,
-        individual_thr: and less than this from every single text token.
+        global_thr: share of all attention from text to image; a token that gets less may go.
+        individual_thr: attention from one text token; a token that gets so much from any of them stays.
         variant: "official": scores in the model's dtype; "clean": in single precision.
         prune_layers: layers whose output is cut. None: 2, 6, 10, 14; in models of fewer than 32 layers at the same
             depths.
@@ -156,6 +156,14 @@ class MustDrop(Schedule):
         return state.survivors if state.layer >= self.layers[0] - 1 else None
 
 
+@dataclass
+class Windows:
+    """What stage A remembers of a pass of the tower: the grid (h, w), and the patch each token stands for, (T, N')."""
+
+    side: tuple[int, int]
+    sources: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
 @dataclass(frozen=True)
 class MustDropTower(Encoder):
     """Stage A of MustDrop; its options are those of `MustDrop`."""
@@ -191,20 +199,23 @@ class MustDropTower(Encoder):
             )
         return (self.merge_layer,)
 
-    def begin(self, tower: TowerInfo) -> TowerInfo:
-        return tower
+    def begin(self, tower: TowerInfo) -> Windows:
+        return Windows(tower.side)
 
-    def merge(self, memory: TowerInfo, layer: TowerLayer, hidden: Tensor) -> Tensor:
-        return merge_windows(hidden, memory.side, self.window, self.sim_thr)
+    def merge(self, memory: Windows, layer: TowerLayer, hidden: Tensor) -> Tensor:
+        merged, memory.sources = merge_windows(hidden, memory.side, self.window, self.sim_thr)
+        return merged
 
     def select_image(self, image: ImageState) -> Kept:
         rows = image.layer(self.key_layer).cls_attention()  # (T, H, N')
         key = torch.zeros(rows.shape[0], rows.shape[2], dtype=torch.bool, device=rows.device)
         key.scatter_(1, key_tokens(rows, self.key_rate), True)
-        return Kept(values=image.tiles.features.flatten(0, 1), handed={KEY: key.flatten()})
+        sources = image.memory.sources[image.rows]
+        sources = sources + math.prod(image.memory.side) * torch.arange(len(sources), device=sources.device)[:, None]
+        return Kept(values=image.tiles.features.flatten(0, 1), handed={KEY: key.flatten()}, sources=sources.flatten())
 
 
-def merge_windows(hidden: Tensor, side: tuple[int, int], window: int, threshold: float) -> Tensor:
+def merge_windows(hidden: Tensor, side: tuple[int, int], window: int, threshold: float) -> tuple[Tensor, Tensor]:
     """Merge windows of alike neighbours: [CLS], merged windows from the most alike down, the other tokens in order.
 
     Equally many windows are merged in every row of the batch: as many as reach the threshold in the row with fewest.
@@ -216,7 +227,8 @@ def merge_windows(hidden: Tensor, side: tuple[int, int], window: int, threshold:
         threshold: smallest mean cosine over the pairs of a window.
 
     Returns:
-        (T, 1 + h * w - r * (window^2 - 1), C) for r merged windows.
+        tokens (T, 1 + n, C), n = h * w - r * (window^2 - 1) for r merged windows; and sources (T, n), the patch each
+        token but [CLS] stands for, a merged window's being the one in its middle.
     """
     height, width = side
     size = window * window
@@ -232,7 +244,8 @@ def merge_windows(hidden: Tensor, side: tuple[int, int], window: int, threshold:
     gone = torch.zeros(tokens.shape[:2], dtype=torch.int8, device=hidden.device)
     gone.scatter_(1, members[best].flatten(1), 1)
     left = gone.argsort(dim=1, stable=True)[:, : tokens.shape[1] - n_merged * size]
-    return torch.cat([hidden[:, :1], means, tokens.gather(1, left[..., None].expand(-1, -1, tokens.shape[2]))], dim=1)
+    alone = tokens.gather(1, left[..., None].expand(-1, -1, tokens.shape[2]))
+    return torch.cat([hidden[:, :1], means, alone], dim=1), torch.cat([members[best][..., size // 2], left], dim=1)
 
 
 def key_tokens(rows: Tensor, rate: float) -> Tensor:

@@ -58,7 +58,8 @@ class SparseVLM(Schedule):
         keep, images: see `Schedule`.
         positions: see `Schedule`. As released, v1.0 and v1.5 renumber, V2.0 keeps the original ones.
         budget: "official": the released counts for keep = 192, 128, 96 or 64 (for 576 tokens; no others exist); any
-            other `keep` has its schedule solved as for "mean". "mean", "exact": see `Schedule`; merged tokens count.
+            other `keep` has its schedule solved as for "mean": `keep` is the mean over all layers. "exact": `keep`
+            tokens survive the last cut. Merged tokens count.
         mode: "v1.5", "v2.0" or "v1.0".
         variant: "official"; or "clean": an event that would remove nothing is left out (officially one token is merged
             with itself and moves to the end), merged tokens are exact means and stand where their cluster's centre

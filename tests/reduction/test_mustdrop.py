@@ -44,7 +44,7 @@ class TestVisionStage:
     @cases(("A1", "A1+A2"))
     def test_recorded_merges(self, case, arrays):
         hyper, hidden, merged = case["hyper"], read(arrays, case, "h1"), read(arrays, case, "merged")
-        found = merge_windows(hidden, (hyper["grid"],) * 2, hyper["window"][0], hyper["sim_thr"])
+        found, _ = merge_windows(hidden, (hyper["grid"],) * 2, hyper["window"][0], hyper["sim_thr"])
         assert found.shape[1] == hidden.shape[1] - 8 * int(read(arrays, case, "r"))
         assert torch.allclose(found, merged, atol=1e-5)
 
@@ -58,9 +58,10 @@ class TestVisionStage:
         text = "1 0 .96 .28 .8 .6 1 0 0 1 1 0 0 2 0 1 .6 3.2"
         tokens = torch.tensor([float(number) for number in text.split()]).view(9, 2)
         with_cls = torch.cat([torch.tensor([[9.0, 9]]), tokens])[None]
-        assert torch.equal(merge_windows(with_cls, (3, 3), 3, 0.8), with_cls)
-        merged = merge_windows(with_cls, (3, 3), 3, 0.5)
+        assert torch.equal(merge_windows(with_cls, (3, 3), 3, 0.8)[0], with_cls)
+        merged, sources = merge_windows(with_cls, (3, 3), 3, 0.5)
         assert torch.allclose(merged[0], torch.tensor([[9.0, 9], [0.595556, 0.897778]]), atol=1e-5)
+        assert sources.tolist() == [[4]]
 
     def test_merged_windows_come_first_and_best_first(self):
         torch.manual_seed(0)
@@ -68,12 +69,13 @@ class TestVisionStage:
         patches = hidden[:, 1:].view(1, 4, 4, 5)
         patches[:, 2:, :2] = torch.randn(5)  # window 2: all alike
         patches[:, :2, 2:] = torch.randn(5) + 0.01 * torch.randn(1, 2, 2, 5)  # window 1: nearly
-        merged = merge_windows(hidden, (4, 4), 2, 0.9)
+        merged, sources = merge_windows(hidden, (4, 4), 2, 0.9)
         assert merged.shape[1] == 1 + 2 + 8
         assert torch.allclose(merged[0, 1], patches[0, 2, 0], atol=1e-6)
         assert torch.allclose(merged[0, 2], patches[0, :2, 2:].mean((0, 1)), atol=1e-6)
         left = [0, 1, 4, 5, 10, 11, 14, 15]
         assert torch.equal(merged[0, 3:], hidden[0, 1:][left])
+        assert sources.tolist() == [[12, 6, *left]]
 
 
 @cases(("B+C",))
