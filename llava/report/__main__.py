@@ -19,10 +19,14 @@ class Summary:
 
     results: tyro.conf.Positional[Path] = Path("results")
     """Folder with results JSON files."""
+    times: bool = True
+    """Show the speed-up; --no-times for runs that shared the machine."""
+    mark: str = "summary"
+    """Name of the marks in the file of --update."""
     output: Path | None = None
     """Also write the table to this file: Markdown, or CSV when it ends in .csv."""
     update: Path | None = None
-    """Markdown file whose lines between `<!-- summary -->` and `<!-- end of summary -->` become this table."""
+    """Markdown file whose lines between `<!-- MARK -->` and `<!-- end of MARK -->` become this table."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,12 @@ def summary(config: Summary) -> None:
     from llava.report import summary as view
 
     found = records.read(config.results)
-    header, rows = view.table(found)
+    header, rows = view.table(found, config.times)
     for line in ("", view.setting(found), "", *screen.table(header, rows), ""):
         say(line)
     text = f"{view.markdown(header, rows)}\n\n{view.setting(found)}\n"
     if config.update is not None:
-        _update(config.update, text, "summary")
+        _update(config.update, text, config.mark)
     if config.output is None:
         return
     config.output.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -73,13 +73,31 @@ def panels(
                 "models only."
             )
         seen = tower_image(inputs["pixel_values"][0], processor.image_mean, processor.image_std)
-        pixels = faded(seen, report.indices[0][0].tolist(), (side, side))
-        shown.append(Panel(f"{title}: {report.final[0]} of {report.visual[0]}", pixels, answer))
+        mean = f" (mean {report.mean_over_layers[0]:.0f})" if len(report.cut_layers) > 1 else ""
+        words = f"{title}: {report.final[0]} of {report.visual[0]}{mean}"
+        shown.append(Panel(words, _drawn(seen, method, report.indices[0][0].tolist(), side), answer))
     return shown
 
 
-def draw(panels: Sequence[Panel], path: Path, question: str = "") -> None:
-    """Write the panels side by side as one picture (format by the file's ending)."""
+def _drawn(seen: Image.Image, method: Any, kept: Sequence[int], side: int) -> np.ndarray:
+    """What is left of the image under a method: the kept patches, or the smaller picture."""
+    if not getattr(method, "resizes", False):
+        return faded(seen, kept, (side, side))
+    rows, columns = method.resized(side, side)
+    smaller = seen.resize((seen.width * columns // side, seen.height * rows // side), Image.Resampling.BICUBIC)
+    frame = Image.new("RGB", seen.size, "white")
+    frame.paste(smaller)
+    return np.asarray(frame)
+
+
+def draw(panels: Sequence[Panel], file: Path | IO[bytes], question: str = "", dpi: int = 110) -> None:
+    """Write the panels side by side as one picture.
+
+    Args:
+        file: path, whose ending says the format; or an open file, which gets a PNG.
+        question: written above the panels.
+        dpi: pixels per inch; a panel is 3.1 inches wide.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -95,6 +113,7 @@ def draw(panels: Sequence[Panel], path: Path, question: str = "") -> None:
     if question:
         figure.suptitle(question, fontsize=12)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    if isinstance(file, Path):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=dpi)
     pyplot.close(figure)

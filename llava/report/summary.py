@@ -10,12 +10,13 @@ from llava.eval.screen import DASH, number
 from llava.report.records import Record, check_alike
 
 
-def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+def table(records: Sequence[Record], times: bool = True) -> tuple[list[str], list[list[str]]]:
     """Return header and rows; the unpruned run comes first, then budgets from large to small, best method first.
 
     `asked` is the budget or preset as it was typed; what was kept is the mean over the benchmarks. `relative` is the
     mean over the benchmarks of the score relative to the unpruned one (the average of the paper's Table 1). Times are
-    ratios of the medians of seconds per question, of runs one after the other on one machine.
+    ratios of the medians of seconds per question, of runs one after the other on one machine; `times=False` leaves them
+    out, for runs that shared a machine.
 
     Raises:
         ConfigurationError: the runs do not belong into one table.
@@ -44,8 +45,9 @@ def table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
             DASH if relative is None else f"{100 * relative:.1f} %",
             _speed(pairs),
         ]
+        row = row if times else row[:-1]
         ranked.append(((label != "none", -asked, -(relative or 0), label), row))
-    return header, [row for _, row in sorted(ranked)]
+    return header if times else header[:-1], [row for _, row in sorted(ranked)]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:

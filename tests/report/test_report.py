@@ -138,6 +138,9 @@ def test_the_table_goes_between_the_marks_of_a_page(tmp_path, capsys):
     text = page.read_text()
     assert text.startswith("Before\n<!-- summary -->\n| method |") and text.endswith("<!-- end of summary -->\nafter\n")
     assert "old" not in text and text.count("| none |") == 1
+    page.write_text("<!-- other -->\n<!-- end of other -->\n")
+    assert command.main(["summary", str(tmp_path), "--update", str(page), "--mark", "other", "--no-times"]) == 0
+    assert "speed-up" in text and "speed-up" not in page.read_text() and "| relative |" in page.read_text()
     page.write_text("no marks")
     assert command.main(["summary", str(tmp_path), "--update", str(page)]) == 2
     assert page.read_text() == "no marks" and "put them where the table goes" in capsys.readouterr().err
