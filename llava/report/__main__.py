@@ -19,8 +19,8 @@ class Summary:
 
     results: tyro.conf.Positional[Path] = Path("results")
     """Folder with results JSON files."""
-    times: bool = True
-    """Show the speed-up; --no-times for runs that shared the machine."""
+    no_times: bool = False
+    """Leave the speed-up out, for runs that shared the machine."""
     mark: str = "summary"
     """Name of the marks in the file of --update."""
     output: Path | None = None
@@ -72,7 +72,7 @@ def summary(config: Summary) -> None:
     from llava.report import summary as view
 
     found = records.read(config.results)
-    header, rows = view.table(found, config.times)
+    header, rows = view.table(found, not config.no_times)
     for line in ("", view.setting(found), "", *screen.table(header, rows), ""):
         say(line)
     text = f"{view.markdown(header, rows)}\n\n{view.setting(found)}\n"
