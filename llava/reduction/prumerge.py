@@ -28,6 +28,7 @@ from torch import Tensor
 
 from llava.errors import LlavaError
 from llava.reduction.base import RENUMBERED
+from llava.reduction.calibration import Calibration
 from llava.reduction.checks import option
 from llava.reduction.image import TOWER, BeforeLLM, ImageState, Kept
 from llava.reduction.ranking import best_first
@@ -69,6 +70,7 @@ class PruMerge(BeforeLLM):
 
     paper: ClassVar[str] = "arXiv:2403.15388"
     needs_cls: ClassVar[bool] = True
+    calibration: ClassVar[Calibration | None] = Calibration("factor", 1e-3, 30.0, rises=False)
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "adaptive": {"keep": None},
         **{str(keep): {"keep": keep} for keep in (192, 128, 64)},

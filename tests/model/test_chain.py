@@ -6,7 +6,7 @@ import torch
 from llava.errors import ConfigurationError, UnsupportedModel
 from llava.model.accounting import DecoderSize, flops_exact
 from llava.model.calibrate import calibrate
-from llava.reduction import DART, Chain, DivPrune, FastV, MustDrop, PyramidDrop, Random, SparseVLM, registry
+from llava.reduction import DART, Chain, DivPrune, FastV, MustDrop, PruMerge, PyramidDrop, Random, SparseVLM, registry
 from tests import tiny
 from tests.tiny import N_LAYERS, N_PATCHES, error
 
@@ -133,6 +133,16 @@ class TestCalibration:
         reached = pruning.summary()["mean_over_layers"]
         assert abs(reached - target) <= 2 * 16 / N_LAYERS  # one token more or less at the first cut
         assert found.global_thr != method.global_thr and found.individual_thr == 1.0
+
+    def test_prumerge_turns_what_makes_an_outlier(self, model, batch):
+        samples = tiny.alone(batch)[:1]
+        few = calibrate(PruMerge(layer=-2), model, samples, 2, measure="final")  # one centre, and the extra token
+        many = calibrate(PruMerge(layer=-2), model, samples, 4, measure="final")
+        assert many.factor < few.factor
+        for method, wanted in ((few, 2), (many, 4)):
+            with method(model) as pruning:
+                model(**samples[0])
+            assert pruning.last.final == [wanted]
 
     def test_refusals(self, model, batch):
         with pytest.raises(ConfigurationError, match="nothing to calibrate"):
