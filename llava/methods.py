@@ -66,7 +66,7 @@ def describe_method(cls: type[Reduction]) -> list[str]:
     from llava.reduction.checks import options_of
 
     rows = [
-        ("stage", _stage(cls)),
+        ("stage", stage_of(cls)),
         ("paper", cls.paper or "none"),
         ("needs", ", ".join(needs_of(cls)) or "nothing but the tokens"),
         *(("" if number else "options", _option(field)) for number, field in enumerate(options_of(cls))),
@@ -130,7 +130,8 @@ def _fits(part: Any, family: Any) -> bool:
     return bool(family.token_by_token or not looks_inside)
 
 
-def _stage(cls: type[Reduction]) -> str:
+def stage_of(cls: type[Reduction]) -> str:
+    """Where the method cuts, with its default options."""
     cut_at = cls().layers
     return cls.stage + (f", before layer {', '.join(map(str, cut_at))}" if cut_at else "")
 

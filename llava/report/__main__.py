@@ -1,10 +1,12 @@
-"""`python -m llava.report summary | overlay | support`: tables of runs and of what works, pictures of kept tokens."""
+"""`python -m llava.report summary | overlay | support | methods`: tables, pictures of kept tokens, pages of methods."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -64,6 +66,33 @@ class Support:
     """Markdown file whose lines between `<!-- support -->` and `<!-- end of support -->` become this table."""
 
 
+@dataclass(frozen=True)
+class Methods:
+    """Write a page for every method, with a picture of the tokens it keeps, and their index."""
+
+    only: str | None = None
+    """One method; the index is written either way."""
+    output: Path = Path("docs/methods")
+    """Folder of the pages."""
+    pictures: Path = Path("images/methods")
+    """Folder of the pictures."""
+    results: Path = Path("docs/results/nano-methods")
+    """Folder with the results JSON files the pages show."""
+    image: str = "playground/data/eval/textvqa/mini/train_images/00b71993652b176b.jpg"
+    """Image file or link for the pictures."""
+    text_only: bool = False
+    """Leave the pictures as they are; no model is run."""
+
+    def problems(self) -> list[str]:
+        from llava.reduction import registry
+
+        try:
+            registry.get(self.only or "none")
+        except ConfigurationError as error:
+            return error.problems
+        return []
+
+
 def summary(config: Summary) -> None:
     import csv
 
@@ -107,16 +136,14 @@ def _update(page: Path, text: str, mark: str) -> None:
 
 
 def overlay(config: Overlay) -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError("Pictures need matplotlib: pip install 'llava-dart[report]'.") from error
+    _need_matplotlib()
     import llava
     from llava.model.images import load_image
     from llava.reduction import registry
     from llava.report import overlay as view
 
-    methods, problems = {}, []
+    methods: dict[str, Any] = {}
+    problems: list[str] = []
     for name in dict.fromkeys(part.strip() for part in config.methods.split(",") if part.strip()):
         try:
             methods[name] = registry.create(name, **({} if name == "none" else {"keep": config.keep}))
@@ -131,7 +158,49 @@ def overlay(config: Overlay) -> None:
     say(f"Written: {config.output}")
 
 
-COMMANDS = {"summary": (summary, Summary), "overlay": (overlay, Overlay), "support": (support, Support)}
+def methods(config: Methods) -> None:
+    from llava.reduction import registry
+    from llava.report import pages, records
+
+    place = pages.Place(config.output, config.pictures, config.results)
+    found = records.read(config.results) if config.results.is_dir() else []
+    names = [config.only] if config.only else pages.names()
+    if not config.text_only:
+        _draw_methods(config, [name for name in names if pages.drawable(registry.get(name))], found)
+    config.output.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (config.output / f"{name}.md").write_text(pages.page(name, found, place), encoding="utf-8")
+    (config.output / "README.md").write_text(pages.index(place), encoding="utf-8")
+    say(f"Written: {len(names)} pages in {config.output}")
+
+
+def _draw_methods(config: Methods, names: list[str], found: list[Any]) -> None:
+    _need_matplotlib()
+    import llava
+    from llava.model.images import load_image
+    from llava.report import methodpictures, pages
+
+    image = load_image(config.image)
+    model, processor = llava.load()
+    for name in names:
+        path = config.pictures / f"{name}.png"
+        methodpictures.write(path, model, processor, image, pages.QUESTION, pages.settings(name, found))
+        say(f"Written: {path}")
+
+
+def _need_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError("Pictures need matplotlib: pip install 'llava-dart[report]'.") from error
+
+
+COMMANDS: dict[str, tuple[Callable[[Any], int | None], type]] = {
+    "summary": (summary, Summary),
+    "overlay": (overlay, Overlay),
+    "support": (support, Support),
+    "methods": (methods, Methods),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
