@@ -117,8 +117,8 @@ def environment(device, dtype) -> dict:
 
 def table(rows: list[dict]) -> list[str]:
     """Lines for the screen, one for each method below the heading."""
-    columns = (10, 7, 27, 21, 10, 18)
-    cells = [("method", "kept", "prefill ms (quartiles)", "speed-up (quartiles)", "FLOPs say", "selection")]
+    columns = (14, 7, 27, 21, 10, 10, 18)
+    cells = [("method", "kept", "prefill ms (quartiles)", "speed-up (quartiles)", "LLM only", "FLOPs say", "selection")]
     for row in rows:
         t, s, selection = row["prefill_seconds"], row["speedup"], row["selection_seconds"]["median"]
         cells.append(
@@ -127,6 +127,7 @@ def table(rows: list[dict]) -> list[str]:
                 str(row["final"][0]),
                 f"{1e3 * t['median']:.1f} ({1e3 * t['low']:.1f}-{1e3 * t['high']:.1f})",
                 f"{s['median']:.2f}x ({s['low']:.2f}-{s['high']:.2f})",
+                f"{row['llm_speedup']:.2f}x",
                 f"{row['flops_ratio']:.2f}x",
                 f"{1e3 * selection:.2f} ms {row['selection_share']:6.2%}",
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +13,9 @@ from transformers import DynamicCache
 from llava.errors import LlavaError
 from llava.reduction.base import Reduction
 
-from .timing import Spread, interleaved, ratios, synchronize
+from .timing import Spread, interleaved, ratios
+
+TOWER = "vision tower"
 
 
 @torch.no_grad()
@@ -35,8 +36,9 @@ def measure(
             the whole decoder's unpruned prefill, extrapolated layer by layer from the slice's.
         say: told which methods cannot work on this model.
     Returns:
-        one row for each method: seconds (median, quartiles), speed-up over the baseline, the FLOPs ratio, selection
-        time and its share of the baseline's prefill, tokens and cache bytes.
+        one row for each method: seconds (median, quartiles), speed-up over the baseline, the same for the language
+        model alone (without vision tower and projector), the FLOPs ratio, selection time and its share of the
+        baseline's prefill, tokens and cache bytes.
     """
     reports: dict[str, list] = {label: [] for label in methods}
 
@@ -53,14 +55,17 @@ def measure(
         except LlavaError as error:
             say(f"{label} is left out: {error}")
         reports[label].clear()
+    images = {name: value for name, value in inputs.items() if name in ("pixel_values", "image_sizes")}
+    runs[TOWER] = lambda: model.get_image_features(**images)
     bar = tqdm(total=len(runs) * (repeats + warmup), desc="prefill", leave=False)
     seconds = interleaved(runs, model.device, repeats, warmup, tick=bar.update)
     bar.close()
-    baseline = next(iter(runs))
-    unpruned = Spread.of(seconds[baseline]).median
-    whole = unpruned if of_layers is None else _extrapolated(model, inputs, unpruned, of_layers)
+    baseline, tower = next(iter(runs)), Spread.of(seconds.pop(TOWER)).median
+    whole = unpruned = Spread.of(seconds[baseline]).median
+    if of_layers is not None:
+        whole = tower + (unpruned - tower) * of_layers / model.config.get_text_config().num_hidden_layers
     rows = []
-    for label in runs:
+    for label in seconds:
         last = reports[label][-1]
         selection = Spread.of([report.selection_seconds for report in reports[label][warmup:]])
         rows.append(
@@ -68,6 +73,8 @@ def measure(
                 "method": label,
                 "prefill_seconds": asdict(Spread.of(seconds[label])),
                 "speedup": asdict(ratios(seconds[baseline], seconds[label])),
+                "tower_seconds": tower,
+                "llm_speedup": (unpruned - tower) / (Spread.of(seconds[label]).median - tower),
                 "flops_ratio": sum(last.flops_exact_unpruned) / sum(last.flops_exact),
                 "selection_seconds": asdict(selection),
                 "selection_share": selection.median / whole,
@@ -81,17 +88,3 @@ def measure(
             }
         )
     return rows
-
-
-def _extrapolated(model: Any, inputs: dict[str, torch.Tensor], unpruned: float, of_layers: int) -> float:
-    """Seconds of the whole model's unpruned prefill, from those of a slice of its decoder."""
-    images = {name: value for name, value in inputs.items() if name in ("pixel_values", "image_sizes")}
-    seconds = []
-    for _ in range(2):
-        synchronize(model.device)
-        started = time.perf_counter()
-        model.get_image_features(**images)
-        synchronize(model.device)
-        seconds.append(time.perf_counter() - started)
-    tower = min(seconds)
-    return tower + (unpruned - tower) * of_layers / model.config.get_text_config().num_hidden_layers
