@@ -31,7 +31,9 @@ STAGES = [
 WIDE_WINDOW = Difficulty(12, 5, (13, 24), sign=0.5, characters=4, font_sizes=(30, 42), questions=9)
 WIDE_FULL = Difficulty(FULL, 7, (17.0, 40.0), sign=0.5, characters=4, font_sizes=(38, 56), questions=10)
 WIDE = [
-    Stage("wide-12", 900, 32, WIDE_WINDOW, lr=1e-3, tokens=80, longest=40, jpeg=0.3, wide=True, long=0.5),
+    # Letters come last of all by themselves; exercises without pictures teach which letter belongs to an option.
+    Stage("wide-letters", 400, 32, WIDE_WINDOW, lr=1e-3, tokens=80, longest=40, wide=True, long=0.5, drills=0.7),
+    Stage("wide-12", 600, 32, WIDE_WINDOW, lr=1e-3, tokens=80, longest=40, jpeg=0.3, wide=True, long=0.5, drills=0.1),
     Stage(
         "wide-24",
         300,

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset
 
+from .drills import sample_drills
 from .examples import Difficulty, sample_example
 from .nano import IMAGE_SIZE, PATCH
 from .questions import NO_OCR, SHORT
@@ -19,6 +20,7 @@ from .tokenizer import SYSTEM
 from .wide import sample_wide
 
 LONG_ANSWERS = ("caption",)
+DRILLS = 8  # exercises in a row of a batch of them
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Stage:
         long: share of batches with long questions (multiple choice, unanswerable); they are `wide` ones.
         long_questions: number of them for each image.
         longest_long: `longest` of them.
+        drills: share of batches with text-only exercises, ten times cheaper than any image.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Stage:
     long: float = 0.0
     long_questions: int = 5
     longest_long: int = 120
+    drills: float = 0.0
 
 
 def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -120,13 +124,16 @@ class SceneBatches(IterableDataset):
     def batch(self, rng: np.random.Generator) -> dict:
         stage, pixels, labels, index, texts = self.stage, [], [], [], []
         chat = rng.random() < stage.chat
-        long = stage.wide and rng.random() < stage.long
+        drilled = stage.wide and rng.random() < stage.drills
+        long = stage.wide and (rng.random() < stage.long or drilled)
         if long:
             chat, level, longest = False, replace(stage.level, questions=stage.long_questions), stage.longest_long
         else:
             level, longest = stage.level, stage.longest
         for _ in range(stage.batch):
-            if stage.wide:
+            if drilled:
+                scene, asked = sample_drills(rng, DRILLS, IMAGE_SIZE, PATCH)
+            elif stage.wide:
                 scene, asked = sample_wide(rng, level, IMAGE_SIZE, PATCH, long)
             else:
                 scene, asked = sample_example(rng, level, IMAGE_SIZE, PATCH)

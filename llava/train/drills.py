@@ -10,9 +10,26 @@ import numpy as np
 from .chinese import LETTER_CN, translate
 from .letters import CORNERS, LETTER, LETTERS, lines
 from .questions import Question, pick, random_code
-from .scenes import COLOR_NAMES, SHAPES, Scene
+from .scenes import COLOR_NAMES, SHAPES, Scene, Window, sample_scene
 
 KIND = "drill"
+BARE = 0.7  # share without the closing sentence: half as long, the same lesson
+
+
+SIDE = 4  # patches of the window that goes with exercises: as good as no image
+
+
+def sample_drills(rng: np.random.Generator, number: int, canvas: int, patch: int) -> tuple[Scene, list[Question]]:
+    """`number` exercises with a tiny window that shows nothing."""
+    row, column = (int(v) for v in rng.integers(0, canvas // patch - SIDE + 1, 2))
+    scene = sample_scene(
+        rng, canvas=canvas, patch=patch, window=Window(row, column, SIDE), names=[], radius=(patch, patch)
+    )
+    asked: dict[str, Question] = {}
+    while len(asked) < number:
+        asker = pick(rng, (lookup, lookup, lookup, lookup, recite, addition))
+        asked |= {q.text: q for q in asker(scene, rng)}
+    return scene, list(asked.values())
 
 
 def lookup(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -31,8 +48,17 @@ def lookup(scene: Scene, rng: np.random.Generator) -> list[Question]:
     options = [pool[i] for i in rng.permutation(len(pool))[:number]]
     right = pick(rng, options)
     text = f"哪个选项是{translate(right)}？" if chinese else f"Which option is {right}?"
-    ending = LETTER_CN if chinese else LETTER
+    ending = "" if rng.random() < BARE else LETTER_CN if chinese else LETTER
     return [Question(KIND, f"{text}\n{lines(options, chinese)}", LETTERS[options.index(right)], ending)]
+
+
+def recite(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """What is option B? A. blue, B. red ..."""
+    options = [COLOR_NAMES[i] for i in rng.permutation(len(COLOR_NAMES))[: int(rng.integers(2, 5))]]
+    if rng.random() < 0.5:
+        options = [f"{color} {pick(rng, SHAPES)}" for color in options]
+    k = int(rng.integers(len(options)))
+    return [Question(KIND, f"What is option {LETTERS[k]}?\n{lines(options, False)}", options[k], "")]
 
 
 def addition(scene: Scene, rng: np.random.Generator) -> list[Question]:

@@ -148,9 +148,8 @@ class Trainee(nn.Module):
         total, accuracy = features.new_zeros(()), {}
         for name, head in self.heads.items():
             logits, target = head(features).float(), labels[name]
-            total = total + DENSE_WEIGHT[name] * F.cross_entropy(
-                logits.flatten(0, 1), target.flatten(), ignore_index=-100
-            )
+            wrong = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-100, reduction="sum")
+            total = total + DENSE_WEIGHT[name] * wrong / (target >= 0).sum().clamp(min=1)  # a batch may lack a label
             shows = (target > 0) if name in ("thing", "character", "center") else (target >= 0)
             accuracy[name] = ((logits.argmax(-1) == target) & shows).sum() / shows.sum().clamp(min=1)
         return total, accuracy

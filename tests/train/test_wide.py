@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from llava.train.chinese import LETTER_CN, WORDS
+from llava.train.drills import sample_drills
 from llava.train.examples import Difficulty
 from llava.train.letters import LETTER
 from llava.train.scenes import COLOR_NAMES, SHAPES
@@ -142,3 +143,16 @@ def test_counts_come_evenly(brief):
     counts = Counter(q.answer for _, asked in brief for q in asked if q.text.startswith("How many") and q.answer < "5")
     assert min(counts.values()) > 0.15 * max(counts.values()), counts
     assert set(SHAPES) <= {q.answer for _, asked in brief for q in asked}
+
+
+def test_exercises_need_no_picture_and_are_right():
+    rng = np.random.default_rng(2)
+    asked = [q for _ in range(60) for q in sample_drills(rng, 8, 336, 14)[1]]
+    assert {q.kind for q in asked} == {"drill"}
+    for q in asked:
+        if m := re.match(r"(?:Which option is|哪个选项是)(.+?)[?？]\n", q.text):
+            assert options(q)[q.answer] == m[1].strip()
+        elif m := re.match(r"What is option ([A-D])\?\n", q.text):
+            assert dict(re.findall(r"^([A-D])\. (.+)$", q.text, re.M))[m[1]] == q.answer
+        else:
+            assert eval(re.search(r"\d\+\d", q.text)[0]) == int(q.answer)
