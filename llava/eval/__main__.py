@@ -1,6 +1,7 @@
 """The command `python -m llava.eval BENCHMARK... [options]`, and the commands of `scoring.py`, which need no model.
 
 python -m llava.eval pope mme --method dart --keep 128 --compare
+accelerate launch --num_processes 8 -m llava.eval pope --keep 128
 python -m llava.eval score pope --answers-file answers.jsonl
 python -m llava.eval validate vqav2 upload.json
 python -m llava.eval judge msvd_qa --answers-file answers.jsonl --endpoint URL
@@ -19,6 +20,7 @@ import tyro
 from llava.commandline import BAD_INPUT, DONE, did_you_mean, run, say, warn
 from llava.errors import ConfigurationError, UnsupportedModel
 from llava.eval import benchmarks, scoring
+from llava.eval.processes import Processes
 from llava.methodoptions import EVERY, MethodOptions
 
 EMBEDDED = "llava-nano"
@@ -70,16 +72,22 @@ class RunConfig:
     """Answers file of the method's run (with one benchmark); default: beside the results."""
     seed: int = 0
     """Seed of everything random."""
+    num_chunks: int = 1
+    """Split the questions as LLaVA's scripts do, for one process a chunk; `score FOLDER` puts the chunks together."""
+    chunk_idx: int = 0
+    """The chunk to answer, from 0."""
     restart: bool = False
     """Set earlier answers of this run aside (renamed, not deleted) and begin anew."""
 
     def problems(self) -> list[str]:
         """Return everything that is wrong, known before any model is loaded."""
         found = scoring.benchmark_problems(self.benchmarks)
-        for name, low in (("batch_size", 1), ("limit", 1), ("max_new_tokens", 1), ("seed", 0)):
+        for name, low in (("batch_size", 1), ("limit", 1), ("max_new_tokens", 1), ("seed", 0), ("num_chunks", 1)):
             value = getattr(self, name)
             if value is not None and value < low:
                 found.append(f"--{name.replace('_', '-')} {value} is too small: give at least {low}.")
+        if not 0 <= self.chunk_idx < max(1, self.num_chunks):
+            found.append(f"--chunk-idx {self.chunk_idx} is none of the chunks 0 to {self.num_chunks - 1}.")
         single = [
             name for name, used in (("--answers-file", self.answers_file), ("--output *.json", self._file)) if used
         ]
@@ -123,14 +131,18 @@ def _loading_problems(dtype: str | None, attention: str | None) -> list[str]:
 def run_command(config: RunConfig) -> int:
     """Check data and options, load the model once, run every benchmark, print the tables; return the exit code."""
     from llava.eval import data
+    from llava.eval.processes import processes
 
+    team = processes(config.device)
+    if team.count > 1 and config.num_chunks > 1:
+        raise ConfigurationError("--num-chunks is for processes that know nothing of each other: leave it out here.")
     sets = [data.locate(benchmarks.get(name), config.data) for name in dict.fromkeys(config.benchmarks)]
     # all missing paths are known before a model is loaded
     data.load_questions(sets, "llava", config.limit, config.allow_missing)
-    return _load_and_run(config, sets)
+    return _load_and_run(config, sets, team)
 
 
-def _load_and_run(config: RunConfig, sets: Sequence) -> int:
+def _load_and_run(config: RunConfig, sets: Sequence, team: Processes) -> int:
     import llava
     from llava.eval import data, identity, screen
     from llava.eval.runner import LoadedModel, MethodRun, Settings, run_benchmark
@@ -139,7 +151,7 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> int:
 
     model, processor = llava.load(
         config.model_path,
-        device=config.device,
+        device=team.device or config.device,
         dtype=config.dtype,
         attn_implementation=config.attn_implementation,
         quantize=quantization(config.load_8bit, config.load_4bit),
@@ -151,7 +163,7 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> int:
         MethodRun(options.build(rule, seed=config.seed), options.label, options.method_file, tuple(options.notes(rule)))
         for options in config.reduction.variants()
     ]
-    for note in dict.fromkeys(note for method in asked for note in method.notes):
+    for note in dict.fromkeys(note for method in asked for note in method.notes if team.is_first):
         say(note)
     settings = Settings(
         folder=(config._file.parent if config._file else Path(config.output)),
@@ -162,7 +174,9 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> int:
         restart=config.restart,
         answers_file=Path(config.answers_file) if config.answers_file else None,
         results_file=config._file,
-        say=warn,
+        say=warn if team.is_first else lambda sentence: None,
+        chunks=(config.num_chunks, config.chunk_idx) if config.num_chunks > 1 else None,
+        team=team,
     )
     # Named files and --restart belong to the method that was asked for; the unpruned run has its own, and is reused.
     beside = replace(settings, answers_file=None, results_file=None, restart=False)
@@ -182,9 +196,10 @@ def _load_and_run(config: RunConfig, sets: Sequence) -> int:
                 if len(asked) == 1:
                     raise
                 left_out[method.label] = str(error)
-        for line in screen.report(records) if records else ():
+        done = [record for record in records if record is not None]
+        for line in screen.report(done) if done else ():
             say(line)
-    for label, reason in left_out.items():
+    for label, reason in left_out.items() if team.is_first else ():
         warn(f"{label} was left out: {reason}")
     return BAD_INPUT if left_out and config.reduction.method != EVERY else DONE
 

@@ -68,9 +68,10 @@ def run_means(measures: Sequence[Mapping[str, Any]]) -> Numbers:
 def timings(measures: Sequence[Mapping[str, Any]]) -> Numbers:
     """Return seconds per sample of each part: mean over the samples, median and quartiles over the batches.
 
-    `preprocess`: reading images, tokenising; `first_token`: image encoding and prefill up to the first token (selection
-    included); `decode`: the rest of the generation; `generate`: both; `total`: everything. The first batch of every
-    start warms the machine up; it is left out when there are others.
+    `preprocess`: pixel values, tokenising, and waiting for images that are opened in the background; `first_token`:
+    image encoding and prefill up to the first token (selection included); `decode`: the rest of the generation;
+    `generate`: both; `total`: everything. The first batch of every start warms the machine up; it is left out when
+    there are others.
     """
     used = [m for m in measures if m["asked"] and not m["warm_up"]] or [m for m in measures if m["asked"]]
     if not used:

@@ -1,20 +1,21 @@
 """The answers file of a run: LLaVA's JSON lines, flushed row by row, healed after a kill, continued by its run only.
 
 Beside `<name>.jsonl` stands `<name>.run.jsonl`: its first line is the configuration with its `run_id`, every further
-line holds the measurements of one batch. Row i of the answers file answers question i, so the file is its own progress.
+line holds the measurements of one batch. Row i of the answers file answers question i, so the file is its own progress;
+answers that come before their turn wait in a part file (`part.py`).
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llava.errors import BadData, BadInput
+from llava.eval import lines
 from llava.eval.benchmarks import files
 from llava.eval.benchmarks.base import Question, Row
+from llava.eval.part import Part, part_path, part_paths, places_of
 
 ANSWER_FIELDS = {"question_id": (int, str), "text": str}
 OPTIONAL_FIELDS = {"prompt": str, "metadata": dict}
@@ -76,7 +77,7 @@ class AnswersFile:
         self.log_path = path.with_name(f"{path.stem}.run.jsonl")
         self.questions = questions
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _Lock(self.log_path)
+        self._lock = lines.Lock(self.log_path)
         try:
             self._open(run_id, configuration)
         except BaseException:
@@ -86,8 +87,8 @@ class AnswersFile:
             raise
 
     def _open(self, run_id: str, configuration: Mapping[str, Any]) -> None:
-        _heal(self.log_path)
-        log = _complete_lines(self.log_path)
+        lines.heal(self.log_path)
+        log = lines.complete_lines(self.log_path)
         if log:
             self._check_owner(log[0], run_id, configuration)
         elif self.path.exists() and self.path.stat().st_size:
@@ -96,13 +97,25 @@ class AnswersFile:
                 f"Name another file with --answers-file, or move this one away."
             )
         else:
-            _append(self.log_path, [{"run_id": run_id, "configuration": configuration}])
-        _heal(self.path)
+            log = [{"run_id": run_id, "configuration": configuration}]
+            lines.append(self.log_path, log)
+        lines.heal(self.path)
         self.rows = self._checked_rows()
-        # Measurements of answers that were lost with a killed process go too; they are the last lines.
-        self.measures: list[dict[str, Any]] = [m for m in log[1:] if m["first"] + m["count"] <= len(self.rows)]
+        lines.heal(part_path(self.path, 0))
+        self._part = Part(part_path(self.path, 0), run_id)
+        others = [Part(path, run_id) for path in part_paths(self.path) if path != self._part.path]
+        # Failed ones are asked again.
+        self.ahead = {place: row for place, row in self._part.rows.items() if self._waits(place) and not _failed(row)}
+        # Measurements are written before their answers; those of answers that were lost with a killed process go too.
+        self.measures: list[dict[str, Any]] = [m for m in log[1:] if all(map(self.has, places_of(m)))]
         if len(self.measures) < len(log[1:]):
-            _keep_lines(self.log_path, 1 + len(self.measures))
+            lines.replace(self.log_path, [log[0], *self.measures])
+        for other in others:  # of an earlier start with more processes, or of the other processes of this one
+            self.absorb({place: row for place, row in other.rows.items() if not _failed(row)}, other.measures)
+        self._move_up()
+
+    def _waits(self, place: int) -> bool:
+        return len(self.rows) <= place < len(self.questions)
 
     def _check_owner(self, header: dict[str, Any], run_id: str, configuration: Mapping[str, Any]) -> None:
         if header.get("run_id") == run_id:
@@ -134,31 +147,90 @@ class AnswersFile:
     @property
     def failed(self) -> list[int]:
         """Positions of the questions that were recorded as errors."""
-        return [position for position, row in enumerate(self.rows) if row.get("metadata", {}).get("error")]
+        return [position for position, row in enumerate(self.rows) if _failed(row)]
 
     @property
     def finished(self) -> bool:
         """Whether every question has its row."""
         return len(self.rows) == len(self.questions)
 
+    @property
+    def answered(self) -> set[int]:
+        """Places of the questions that are answered."""
+        return {*range(len(self.rows)), *self.ahead}
+
+    @property
+    def rows_in_order(self) -> list[Row]:
+        """The answers so far, in question order, with gaps where a question is still open."""
+        return [*self.rows, *(self.ahead[place] for place in sorted(self.ahead))]
+
+    def has(self, place: int) -> bool:
+        """Whether the question at this place is answered."""
+        return 0 <= place < len(self.rows) or place in self.ahead
+
     def append(self, rows: Sequence[Row], measure: Mapping[str, Any]) -> None:
-        """Write the answers of the next questions, row by row, then what was measured while answering them."""
-        first = len(self.rows)
-        _append(self.path, rows)
-        self.rows += rows
-        line = {"first": first, "count": len(rows), **measure}
-        _append(self.log_path, [line])
-        self.measures.append(line)
+        """Keep the answers of the next questions, and what was measured while answering them."""
+        self.record(dict(enumerate(rows, start=len(self.rows))), measure)
+
+    def record(self, rows: Mapping[int, Row], measure: Mapping[str, Any]) -> None:
+        """Keep answers, by the places of their questions, and what was measured while answering them.
+
+        A question that is answered already keeps its earlier answer. Rows that continue the file are written to it one
+        by one, and the others wait in the part file.
+        """
+        new = {place: row for place, row in rows.items() if not self.has(place)}
+        # Before the answers, so that a complete file is never without its measurements.
+        self._measured({"places": list(new), **measure})
+        self._keep(new)
+
+    def absorb(self, rows: Mapping[int, Row], measures: Sequence[Mapping[str, Any]]) -> None:
+        """Take over what another process answered and measured, except what is here already."""
+        new = {place: row for place, row in rows.items() if place < len(self.questions) and not self.has(place)}
+        covered = {place for measure in self.measures for place in places_of(measure)}
+        for measure in measures:
+            if not covered.issuperset(places_of(measure)):
+                self._measured(measure)
+        self._keep(new)
+
+    def _measured(self, measure: Mapping[str, Any]) -> None:
+        lines.append(self.log_path, [measure])
+        self.measures.append(dict(measure))
+
+    def _keep(self, new: Mapping[int, Row]) -> None:
+        self.ahead.update(new)
+        end = len(self.rows)
+        while end in self.ahead:
+            end += 1
+        waiting = {place: row for place, row in new.items() if place > end}
+        if waiting:
+            self._part.add(waiting)
+        self._move_up()
+
+    def _move_up(self) -> None:
+        """Write the answers whose turn has come; a part file with nothing left to wait for is deleted."""
+        turn: list[Row] = []
+        while len(self.rows) + len(turn) in self.ahead:
+            turn.append(self.ahead[len(self.rows) + len(turn)])
+        if turn:
+            lines.append(self.path, turn)
+        for row in turn:
+            del self.ahead[len(self.rows)]
+            self.rows.append(row)
+        if not self.ahead:
+            self._part.remove()
 
     def replace(self, rows: Mapping[int, Row]) -> None:
         """Put new answers in the place of earlier ones (questions that failed before), all or none of them."""
         merged = [rows.get(position, row) for position, row in enumerate(self.rows)]
-        _replace(self.path, merged)
+        lines.replace(self.path, merged)
         self.rows = merged
 
     def close(self) -> None:
         """Let others use the file; a run without a single answer leaves nothing behind."""
-        if not self.rows and not self.path.exists():
+        if self.finished:
+            for path in part_paths(self.path):
+                path.unlink(missing_ok=True)
+        if not self.answered and not self.path.exists():
             self.log_path.unlink(missing_ok=True)
         self._lock.release()
 
@@ -169,10 +241,14 @@ class AnswersFile:
         self.close()
 
 
+def _failed(row: Row) -> bool:
+    return bool(row.get("metadata", {}).get("error"))
+
+
 def set_aside(path: Path) -> list[Path]:
     """Rename an answers file and its log to the first free `<name>.old<N>`; return the new names."""
     moved = []
-    for old in (path, path.with_name(f"{path.stem}.run.jsonl")):
+    for old in (path, path.with_name(f"{path.stem}.run.jsonl"), *part_paths(path)):
         if old.exists():
             number = 1
             while (new := old.with_name(f"{old.name}.old{number}")).exists():
@@ -192,68 +268,3 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
             for line in differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
         ]
     return [] if before == now else [f"{name}: {before} -> {now}"]
-
-
-# --------------------------------------------------------------------------------------------- bytes on disk
-
-
-def _line(row: Mapping[str, Any]) -> bytes:
-    return json.dumps(row).encode() + b"\n"
-
-
-def _append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("ab", buffering=0) as file:
-        for row in rows:
-            file.write(_line(row))
-
-
-def _replace(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_bytes(b"".join(_line(row) for row in rows))
-    os.replace(new, path)
-
-
-def _heal(path: Path) -> None:
-    """Cut off what follows the last line end: a line that was being written when the process was killed."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
-
-
-def _keep_lines(path: Path, count: int) -> None:
-    """Cut a file after its first `count` lines."""
-    lines = path.read_bytes().split(b"\n")[:count]
-    os.truncate(path, sum(len(line) + 1 for line in lines))
-
-
-def _complete_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except ValueError as error:
-        raise BadData(
-            f"{path} is damaged ({error}). Add --restart to set it aside with its answers and begin anew."
-        ) from error
-
-
-class _Lock:
-    """Keeps a second run from writing the same files; released by the system when the process dies."""
-
-    def __init__(self, path: Path):
-        self._file = path.open("ab")
-        try:
-            import fcntl
-        except ImportError:  # no such lock on this system
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise BadInput(f"{path} is in use: another run is writing it. Wait, or name another file.") from error
-
-    def release(self) -> None:
-        self._file.close()

@@ -1,4 +1,4 @@
-"""Answer one batch of questions with a model: open the images, generate greedily, measure each part."""
+"""Answer one batch of questions with a model: make the inputs, generate greedily, measure each part."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from llava.errors import BadInput, LlavaError
-from llava.eval.benchmarks.base import Embedded, Question
-from llava.model.images import load_image
+from llava.errors import BadInput, ConfigurationError, LlavaError, UnsupportedModel
+from llava.eval.benchmarks.base import Question
+from llava.eval.prefetch import opened_or_error
+
+ROW_ERRORS = (BadInput, OSError, ValueError, IndexError, KeyError)
+"""What a processor may raise over one image or text..."""
+RUN_ERRORS = (ConfigurationError, UnsupportedModel)
+"""...and what concerns the whole run all the same."""
 
 
 @dataclass(frozen=True)
@@ -52,46 +57,67 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def answer_batch(model: Any, processor: Any, questions: Sequence[Question], max_new_tokens: int) -> BatchAnswers:
-    """Return greedy answers; a question whose image cannot be used gets an error instead of ending the run.
+def answer_batch(
+    model: Any, processor: Any, questions: Sequence[Question], max_new_tokens: int, opened: Sequence[Any] | None = None
+) -> BatchAnswers:
+    """Return greedy answers; a question that cannot be asked gets an error instead of ending the run.
+
+    Args:
+        model, processor: who answers.
+        questions: the batch.
+        max_new_tokens: longest answer.
+        opened: image, frames, or the error that opening them gave, for each question; None: they are opened here.
 
     Raises:
-        LlavaError: the device has not enough memory for the batch.
+        torch.OutOfMemoryError: the device has not enough memory for the batch.
     """
     start = time.perf_counter()
     texts = [""] * len(questions)
-    errors: list[str | None] = [None] * len(questions)
-    opened: dict[int, Any] = {}
-    for place, question in enumerate(questions):
-        try:
-            opened[place] = open_media(processor, question)
-        except BadInput as error:
-            errors[place] = str(error)
-    if not opened:
+    if opened is None:
+        opened = [opened_or_error(processor, question) for question in questions]
+    errors = [said(one) if isinstance(one, Exception) else None for one in opened]
+    inputs = _inputs_of_good(processor, questions, opened, errors)
+    good = [place for place, error in enumerate(errors) if error is None]
+    if not good:
         return BatchAnswers(texts, errors, {"preprocess": 0.0, "generate": 0.0, "first_token": 0.0}, 0)
-    inputs = model_inputs(processor, [questions[place] for place in opened], list(opened.values()))
     prepared = now(model.device)
     clock = FirstTokenClock()
     generated = generate(model, inputs, max_new_tokens, clock)
     done = now(model.device)
-    for place, text in zip(opened, processor.decode(generated), strict=True):
+    for place, text in zip(good, processor.decode(generated), strict=True):
         texts[place] = text
     first = (clock.time or done) - prepared
     seconds = {"preprocess": prepared - start, "generate": done - prepared, "first_token": first}
     return BatchAnswers(texts, errors, seconds, generated.shape[1])
 
 
-def open_media(processor: Any, question: Question) -> Any:
-    """Return the image of a question in RGB, or the frames of its video as the processor takes them.
+def said(error: Exception) -> str:
+    """Return an error as a sentence for the answers file."""
+    return str(error) if isinstance(error, LlavaError) else f"{type(error).__name__}: {error}"
 
-    Raises:
-        BadInput: the file is absent, damaged, or of a kind that this model does not take.
-    """
-    if question.media == "video":
-        return processor.open_video(question.image)
-    if isinstance(question.image, Embedded):
-        return load_image(question.image.file())
-    return load_image(question.image)
+
+def _inputs_of_good(
+    processor: Any, questions: Sequence[Question], opened: Sequence[Any], errors: list[str | None]
+) -> Any:
+    """Return the inputs of the questions without an error; those that the processor refuses get one in `errors`."""
+    good = [place for place, error in enumerate(errors) if error is None]
+    if not good:
+        return None
+    try:
+        return model_inputs(processor, [questions[place] for place in good], [opened[place] for place in good])
+    except RUN_ERRORS:
+        raise
+    except ROW_ERRORS:
+        pass  # which of them it was shows when they are prepared one by one
+    for place in good:
+        try:
+            model_inputs(processor, [questions[place]], [opened[place]])
+        except ROW_ERRORS as error:
+            errors[place] = said(error)
+    rest = [place for place in good if errors[place] is None]
+    if len(rest) == len(good):  # not the fault of one of them
+        return model_inputs(processor, [questions[place] for place in good], [opened[place] for place in good])
+    return model_inputs(processor, [questions[p] for p in rest], [opened[p] for p in rest]) if rest else None
 
 
 def model_inputs(processor: Any, questions: Sequence[Question], opened: Sequence[Any]) -> Any:
@@ -105,20 +131,14 @@ def model_inputs(processor: Any, questions: Sequence[Question], opened: Sequence
 
 def generate(model: Any, inputs: Any, max_new_tokens: int, clock: FirstTokenClock) -> torch.Tensor:
     """Return the generated ids (B, new), without the prompt."""
-    batch, prompt_length = inputs["input_ids"].shape
-    try:
-        with torch.inference_mode():
-            ids = model.generate(
-                **inputs,
-                do_sample=False,
-                num_beams=1,
-                max_new_tokens=max_new_tokens,
-                use_cache=True,
-                stopping_criteria=StoppingCriteriaList([clock]),
-            )
-    except torch.OutOfMemoryError as error:
-        raise LlavaError(
-            f"The device ran out of memory with {batch} questions at once. What was answered is kept: "
-            f"repeat the command with --batch-size {max(1, batch // 2)}."
-        ) from error
+    prompt_length = inputs["input_ids"].shape[1]
+    with torch.inference_mode():
+        ids = model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            use_cache=True,
+            stopping_criteria=StoppingCriteriaList([clock]),
+        )
     return ids[:, prompt_length:]

@@ -10,33 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from llava.errors import LlavaError, first_line
-from llava.eval import accounting, identity, results
-from llava.eval.answers import AnswersFile, answer_row, set_aside
+from llava.errors import BadInput, LlavaError, first_line
+from llava.eval import identity, results
+from llava.eval.answers import AnswersFile, set_aside
+from llava.eval.asking import Asker, LoadedModel
+from llava.eval.batches import batches
 from llava.eval.benchmarks.base import Question
 from llava.eval.data import DataSet
-from llava.eval.generation import BatchAnswers, answer_batch
+from llava.eval.part import WorkerAnswers
+from llava.eval.prefetch import opened_ahead
+from llava.eval.processes import Processes
+from llava.eval.progress import Progress
+
+__all__ = ["Interrupted", "LoadedModel", "MethodRun", "Plan", "Settings", "plan", "run_benchmark"]
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a run; the message says what is kept."""
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model, its processor, the path it was asked by, and the digest of its weights."""
-
-    model: Any
-    processor: Any
-    path: str
-    digest: str
-
-    @property
-    def name(self) -> str:
-        """Short name for files: the last part of the path."""
-        return Path(self.path).resolve().name
 
 
 @dataclass(frozen=True)
@@ -62,6 +53,8 @@ class Settings:
         restart: set earlier answers of the same name aside.
         say: called with progress sentences.
         progress: show a bar on standard error.
+        chunks: (number of chunks, index of the one to answer), as LLaVA's scripts split a question file.
+        team: the processes that share the run.
     """
 
     folder: Path = Path("results")
@@ -74,6 +67,8 @@ class Settings:
     results_file: Path | None = None
     say: Callable[[str], None] = field(default=lambda sentence: None)
     progress: bool = True
+    chunks: tuple[int, int] | None = None
+    team: Processes = field(default_factory=Processes)
 
 
 @dataclass(frozen=True)
@@ -85,6 +80,8 @@ class Plan:
     answers: Path
     results: Path
     name: str
+    questions: Sequence[Question]
+    chunk_advice: str = ""
 
 
 def plan(data: DataSet, questions: Sequence[Question], loaded: LoadedModel, run: MethodRun, settings: Settings) -> Plan:
@@ -108,15 +105,33 @@ def plan(data: DataSet, questions: Sequence[Question], loaded: LoadedModel, run:
     stem = f"{data.benchmark.name}-{data.kind}-{name}"
     report = settings.results_file or settings.folder / f"{stem}.json"
     answers = settings.answers_file or report.with_name(f"{report.stem}.jsonl")
-    return Plan(configuration, run_id, answers, report, name)
+    if not settings.chunks:
+        return Plan(configuration, run_id, answers, report, name, questions)
+    chunks, index = settings.chunks
+    answers = settings.answers_file or report.with_suffix("") / f"{chunks}_{index}.jsonl"
+    configuration["chunk"] = f"{index} of {chunks}"
+    advice = (
+        f"Chunk {index} of {chunks} is answered: {answers}. When all are: python -m llava.eval score "
+        f"{data.benchmark.name} --answers-file {answers.parent}"
+    )
+    part = chunk_of(questions, chunks, index)
+    return Plan(configuration, identity.run_id(configuration), answers, answers, name, part, advice)
+
+
+def chunk_of(questions: Sequence[Question], chunks: int, index: int) -> Sequence[Question]:
+    """Return the questions of one of LLaVA's chunks: `ceil(n / chunks)` each; the last may have fewer or none."""
+    size = -(-len(questions) // chunks)
+    return questions[index * size : (index + 1) * size]
 
 
 def run_benchmark(
     data: DataSet, questions: Sequence[Question], loaded: LoadedModel, run: MethodRun, settings: Settings
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Answer, score and record; return the content of the results JSON, which is also written.
 
     Finished questions of the same configuration are not asked again; questions that failed before are tried again.
+    Of several processes the first returns and writes the results, and the others return None. A chunk of the questions
+    gets an answers file only.
 
     Raises:
         BadInput: the answers file belongs to another configuration or is in use.
@@ -124,14 +139,19 @@ def run_benchmark(
         Interrupted: Ctrl-C; what was answered is kept.
     """
     planned = plan(data, questions, loaded, run, settings)
+    team, questions = settings.team, planned.questions
     pruning = run.method(loaded.model)  # refuses here, before any file is touched, what cannot work
     started = timestamp()
     if settings.restart:
-        for old in set_aside(planned.answers):
+        for old in set_aside(planned.answers) if team.is_first else ():
             settings.say(f"Set aside: {old}")
+        team.gather(None)  # nobody opens a file that is being moved
+    if not team.is_first:
+        _work(loaded, pruning, settings, data, planned)
+        return None
     with AnswersFile(planned.answers, planned.run_id, planned.configuration, questions) as answers:
-        reused = len(answers.rows)
-        if answers.finished and not answers.failed:
+        reused = len(answers.answered)
+        if team.gather(answers.finished and not answers.failed)[0]:
             settings.say(f"All {reused} answers of this run are there already ({answers.path}); they are used.")
         else:
             if reused:
@@ -139,9 +159,18 @@ def run_benchmark(
             torch.manual_seed(settings.seed)
             with _said_when_interrupted(answers), pruning:
                 _answer_rest(answers, loaded, pruning, settings, data, planned)
+                for run_id, rows, measures in team.gather((planned.run_id, {}, [])):
+                    if run_id != planned.run_id:
+                        raise BadInput("The processes differ (model, versions, GPU or data): start them all alike.")
+                    answers.absorb(rows, measures)
+            team.gather(None)  # the other processes may delete their parts now
         rows, measures = answers.rows, answers.measures
+    if not questions:
+        planned.answers.touch()  # so that no chunk is missing
+    if planned.chunk_advice:
+        settings.say(planned.chunk_advice)
     score = data.benchmark.score(data.root, rows)
-    exported = export(data, rows, planned.name, settings.say)
+    exported = [] if settings.chunks else export(data, rows, planned.name, settings.say)
     record = results.record(
         data=data,
         score=score,
@@ -156,8 +185,23 @@ def run_benchmark(
         started=started,
         finished=timestamp(),
     )
-    results.write(planned.results, record)
+    if not settings.chunks:
+        results.write(planned.results, record)
     return record
+
+
+def _work(loaded: LoadedModel, pruning: Any, settings: Settings, data: DataSet, planned: Plan) -> None:
+    """Do the part of a process besides the first: answer a share of the batches and hand the rows over."""
+    team = settings.team
+    with WorkerAnswers(planned.answers, planned.run_id, team.number) as answers:
+        if team.gather(False)[0]:
+            return
+        torch.manual_seed(settings.seed)
+        with pruning:
+            _answer_rest(answers, loaded, pruning, settings, data, planned)
+        team.gather((planned.run_id, answers.rows, answers.measures))
+        team.gather(None)
+        answers.remove()
 
 
 def export(data: DataSet, rows: Sequence[dict[str, Any]], name: str, say: Callable[[str], None]) -> list[str]:
@@ -175,65 +219,38 @@ def timestamp() -> str:
 
 
 def _answer_rest(
-    answers: AnswersFile, loaded: LoadedModel, pruning: Any, settings: Settings, data: DataSet, planned: Plan
+    answers: AnswersFile | WorkerAnswers,
+    loaded: LoadedModel,
+    pruning: Any,
+    settings: Settings,
+    data: DataSet,
+    planned: Plan,
 ) -> None:
-    longest = planned.configuration["max_new_tokens"]
-    ask = _Asker(loaded, pruning, longest, settings.batch_size)
-    with tqdm(
-        total=len(answers.questions),
-        initial=len(answers.rows) - len(answers.failed),
-        desc=f"{data.benchmark.title} {data.kind}, {planned.name.rpartition('-')[0]}",
-        unit="q",
-        disable=not settings.progress,
-    ) as bar:
-        for places in _chunks(answers.failed, settings.batch_size):
-            rows, _ = ask([answers.questions[place] for place in places])
-            answers.replace(dict(zip(places, rows, strict=True)))
-            bar.update(len(places))
-        # A batch that was cut short is asked again as a whole, so that the missing answers come from the same batch as
-        # in an uninterrupted run.
-        size, done = settings.batch_size, len(answers.rows)
-        first = done if answers.finished else done - done % size
-        for places in _chunks(range(first, len(answers.questions)), size):
-            rows, measure = ask([answers.questions[place] for place in places])
-            new = rows[max(0, done - places[0]) :]
-            answers.append(new, measure)
-            bar.update(len(new))
-
-
-class _Asker:
-    """Asks batches and remembers whether the machine is warm."""
-
-    def __init__(self, loaded: LoadedModel, pruning: Any, max_new_tokens: int, batch_size: int):
-        self.loaded, self.pruning = loaded, pruning
-        self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
-        self.cold = True
-
-    def __call__(self, questions: Sequence[Question]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        import shortuuid
-
-        given = answer_batch(self.loaded.model, self.loaded.processor, questions, self.max_new_tokens)
-        rows = [
-            answer_row(question, text, self.loaded.name, shortuuid.uuid(), error)
-            for question, text, error in zip(questions, given.texts, given.errors, strict=True)
-        ]
-        return rows, self._measure(given)
-
-    def _measure(self, given: BatchAnswers) -> dict[str, Any]:
-        asked = sum(error is None for error in given.errors)
-        warm_up, self.cold = self.cold, self.cold and not asked
-        return {
-            "asked": asked,
-            "batch_size": self.batch_size,
-            "warm_up": warm_up,
-            "seconds": given.seconds,
-            "new_tokens": given.new_tokens,
-            "accounting": accounting.batch_means(self.pruning.last) if asked else None,
-        }
-
-
-def _chunks(places: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (places[first : first + size] for first in range(0, len(places), size))
+    """Ask what no process has answered yet: this process's share of the batches, the first also what failed before."""
+    team, questions = settings.team, planned.questions
+    known: set[int] = set().union(*team.gather(answers.answered))
+    ask = Asker(loaded, pruning, planned.configuration["max_new_tokens"], settings.batch_size, settings.say)
+    failed = answers.failed if isinstance(answers, AnswersFile) else []
+    # A batch that was cut short is asked again as a whole, so that the missing answers come from the same batch as in
+    # an uninterrupted run.
+    open_batches = [
+        batch for batch in batches(questions, settings.batch_size, loaded.processor) if not known.issuperset(batch)
+    ]
+    mine = open_batches[team.number :: team.count]
+    total = len(questions) if team.count == 1 else sum(map(len, mine)) + len(failed)
+    shown = settings.progress and team.is_first
+    name = planned.name.rpartition("-")[0]
+    with Progress(data, name, total, len(known) - len(failed) if team.count == 1 else 0, shown) as progress:
+        again = [failed[first : first + settings.batch_size] for first in range(0, len(failed), settings.batch_size)]
+        for _, opened in opened_ahead(loaded.processor, questions, again):
+            for rows, _ in ask(questions, opened, opened):
+                if isinstance(answers, AnswersFile):  # only the first process has failed ones
+                    answers.replace(rows)
+                progress.update(len(rows), lambda: answers.rows_in_order)
+        for waited, opened in opened_ahead(loaded.processor, questions, mine):
+            for rows, measure in ask(questions, opened, set(opened) - known, waited):
+                answers.record(rows, measure)
+                progress.update(len(rows.keys() - known), lambda: answers.rows_in_order)
 
 
 @contextlib.contextmanager
@@ -242,6 +259,6 @@ def _said_when_interrupted(answers: AnswersFile) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise Interrupted(
-            f"Interrupted. {len(answers.rows)} of {len(answers.questions)} answers are kept in {answers.path}; "
+            f"Interrupted. {len(answers.answered)} of {len(answers.questions)} answers are kept in {answers.path}; "
             f"the same command continues there."
         ) from error

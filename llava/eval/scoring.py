@@ -118,7 +118,10 @@ def read_any_answers(benchmark: Benchmark, path: Path, skipped: list[str] | None
     """Return the rows of an answers file, LLaVA's or the benchmark's own, or of a folder of LLaVA's chunks."""
     files.require([path])
     if path.is_dir():
-        return [row for chunk in chunk_files(path) for row in read_any_answers(benchmark, chunk, skipped)]
+        written = [
+            chunk for chunk in chunk_files(path) if chunk.stat().st_size
+        ]  # the last chunks may have no questions
+        return [row for chunk in written for row in read_any_answers(benchmark, chunk, skipped)]
     rows = benchmark.foreign_answers(path)
     if rows is None:
         return read_answers(path, skipped)

@@ -12,6 +12,7 @@ from llava.eval.runner import LoadedModel, MethodRun
 
 class FakeProcessor:
     family = "llava"
+    lengths_vary = False
 
     def __init__(self, answer):
         self.answer = answer

@@ -39,6 +39,8 @@ class Processor:
     """Name of the model family, as in `Family.name`."""
     marker_end: ClassVar[str] = "\n"
     """What stands between the marker of an image (video) and the text after it."""
+    lengths_vary: ClassVar[bool] = False
+    """Whether `visual_length` tells images of different sizes apart."""
 
     def __init__(
         self,
@@ -73,6 +75,13 @@ class Processor:
     def settings(self) -> dict[str, Any]:
         """Return the options that decide the pixels, to be recorded with results."""
         return {}
+
+    def visual_length(self, size: tuple[int, int]) -> int:
+        """Return the visual tokens of an image of this (width, height), where `lengths_vary`; else 0.
+
+        Batches of like length are made with it.
+        """
+        return 0
 
     def prompt(self, text_or_turns: str | Sequence[Turn], n_images: int = 1, n_videos: int = 0) -> str:
         """Return the full prompt text.

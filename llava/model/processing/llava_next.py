@@ -25,6 +25,7 @@ class LlavaNextProcessor(LlavaProcessor):
     """
 
     family: ClassVar[str] = "llava_next"
+    lengths_vary: ClassVar[bool] = True
 
     def __init__(self, tokenizer: Any, *, resolutions: Sequence[Size], patches: int, **others: Any):
         super().__init__(tokenizer, **others)
@@ -53,6 +54,9 @@ class LlavaNextProcessor(LlavaProcessor):
     def packed_size(self, size: Size) -> Size:
         """Return the (width, height) the model is told, so that it packs as the official code does."""
         return tiling.size_for_transformers(size, self.resolutions, self.image_size, self.patches)
+
+    def visual_length(self, size: Size) -> int:
+        return self.image_length(self.packed_size(size))
 
     def image_length(self, size: Size) -> int:
         """Return the visual tokens, newlines included, of an image of the (width, height) the model is told."""

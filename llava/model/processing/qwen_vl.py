@@ -79,6 +79,7 @@ class Qwen2VLProcessor(Processor):
     """
 
     family: ClassVar[str] = "qwen2_vl"
+    lengths_vary: ClassVar[bool] = True
     marker_end: ClassVar[str] = ""
     timed: ClassVar[bool] = False
     """Whether the model is told the seconds between the frames."""
@@ -158,6 +159,9 @@ class Qwen2VLProcessor(Processor):
     def image_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the (width, height) that an image of this (width, height) is resized to."""
         return fitted_size(size, self.grid.factor, self.limits.smallest, self.limits.largest)
+
+    def visual_length(self, size: tuple[int, int]) -> int:
+        return self.n_visual(size)
 
     def n_visual(self, size: tuple[int, int]) -> int:
         """Return the visual tokens of an image of this (width, height)."""
