@@ -9,7 +9,7 @@ from llava.eval import data
 from llava.eval.benchmarks import get
 from llava.eval.benchmarks.base import Embedded
 from llava.eval.benchmarks.mmbench import exact_letter, prefetched_letter
-from llava.eval.generation import open_media
+from llava.eval.prefetch import open_media
 from tests.eval.small_sets import LETTER, write_mmbench, write_mmbench_cn
 
 WORKED = ["B", "A", "C", "A", "A", "B. two", "The answer is two"]
