@@ -39,7 +39,8 @@ def test_every_method_is_described(name):
 
 
 def test_every_method_is_a_public_name():
-    assert {registry.get(name) for name in registry.names()} <= {getattr(llava, name) for name in llava.__all__}
+    ours = {cls for cls in map(registry.get, registry.names()) if cls.__module__.startswith("llava.")}
+    assert ours <= {getattr(llava, name) for name in llava.__all__}  # methods that other tests loaded do not count
 
 
 def test_presets_can_be_built():
