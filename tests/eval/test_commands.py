@@ -296,6 +296,7 @@ def test_ctrl_c_keeps_the_answers_and_the_same_command_continues(workplace, chec
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in a background job
     )
     answers = workplace / "a.jsonl"
     give_up = time.monotonic() + 60
