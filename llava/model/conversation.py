@@ -99,8 +99,8 @@ LLAVA_V1 = Template(
 )
 """Video-LLaVA (official code, `conv_llava_v1`)."""
 
-QWEN3_VL = Template(
-    name="qwen3_vl",
+CHATML = Template(
+    name="chatml",
     opening="",
     question=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
     answer=("", "<|im_end|>\n"),
@@ -108,6 +108,9 @@ QWEN3_VL = Template(
     user="user",
     assistant="assistant",
 )
+"""ChatML without a system turn; families give it their name."""
+
+QWEN3_VL = replace(CHATML, name="qwen3_vl")
 """Qwen3-VL (its chat template): ChatML without a system turn."""
 
 QWEN2_VL = replace(QWEN3_VL, name="qwen2_vl", opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n")

@@ -6,6 +6,7 @@ Every view of an image (overview and slices) is a run of placeholders of its own
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from llava.model.conversation import IMAGE_MARKER, Template
+from llava.model.conversation import CHATML, IMAGE_MARKER
 from llava.model.minicpm_v.slicing import Size, Slicing
 from llava.model.processing.marked import MarkedProcessor, join_padded
 
@@ -21,15 +22,7 @@ OFFICIAL_MARKER = "(<image>./</image>)"  # what the official chat code writes wh
 PLACEHOLDER = "<unk>"
 OVERVIEW, SLICE, NUMBER = ("<image>", "</image>"), ("<slice>", "</slice>"), ("<image_id>", "</image_id>")
 
-MINICPM_V = Template(
-    name="minicpm_v",
-    opening="",
-    question=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-    answer=("", "<|im_end|>\n"),
-    stop="<|im_end|>",
-    user="user",
-    assistant="assistant",
-)
+MINICPM_V = replace(CHATML, name="minicpm_v")
 """MiniCPM-V 2.6 (its chat template): ChatML without a system turn."""
 
 

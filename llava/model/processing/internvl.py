@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from llava.model.conversation import Template
+from llava.model.conversation import CHATML
 from llava.model.processing.marked import MarkedProcessor
 
 BEFORE, PLACEHOLDER, AFTER = "<img>", "<IMG_CONTEXT>", "</img>"
 
-INTERNVL = Template(
-    name="internvl",
-    opening="",
-    question=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-    answer=("", "<|im_end|>\n"),
-    stop="<|im_end|>",
-    user="user",
-    assistant="assistant",
-)
+INTERNVL = replace(CHATML, name="internvl")
 """InternVL 3 (its chat template): ChatML without a system turn."""
 
 
