@@ -59,13 +59,39 @@ def sign_text(rng: np.random.Generator, longest: int) -> str:
     return ask.random_code(rng, int(rng.integers(2, longest + 1)))
 
 
+def random_window(rng: np.random.Generator, level: Difficulty, grid: int) -> Window:
+    """A window of the level's size anywhere in a grid of patches."""
+    row, column = (int(v) for v in rng.integers(0, grid - level.side + 1, 2))
+    return Window(row, column, level.side)
+
+
+def scene_in(
+    window: Window,
+    rng: np.random.Generator,
+    level: Difficulty,
+    canvas: int,
+    patch: int,
+    names: list[tuple[str, str]],
+    text: str | None,
+) -> Scene:
+    """A scene of the level that shows things of these names, and a sign with this text, in a window."""
+    return sample_scene(
+        rng,
+        canvas=canvas,
+        patch=patch,
+        window=window,
+        names=names,
+        radius=level.radius,
+        sign_text=text,
+        font_sizes=level.font_sizes,
+    )
+
+
 def sample_example(
     rng: np.random.Generator, level: Difficulty, canvas: int, patch: int
 ) -> tuple[Scene, list[ask.Question]]:
     """Draw a scene specification and questions about it."""
-    grid = canvas // patch
-    row, column = (int(v) for v in rng.integers(0, grid - level.side + 1, 2))
-    window = Window(row, column, level.side)
+    window = random_window(rng, level, canvas // patch)
     target = None
     roll = rng.random()
     if roll < 0.5:  # built for counting: every count equally likely
@@ -76,16 +102,7 @@ def sample_example(
     else:
         names = [random_name(rng) for _ in range(int(rng.integers(1, level.things + 1)))]
     text = sign_text(rng, level.characters) if rng.random() < level.sign else None
-    scene = sample_scene(
-        rng,
-        canvas=canvas,
-        patch=patch,
-        window=window,
-        names=names,
-        radius=level.radius,
-        sign_text=text,
-        font_sizes=level.font_sizes,
-    )
+    scene = scene_in(window, rng, level, canvas, patch, names, text)
     asked: list[ask.Question] = []
     kinds = [
         "caption",

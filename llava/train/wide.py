@@ -13,9 +13,9 @@ import numpy as np
 
 from . import compare, drills, signs
 from . import questions as ask
-from .examples import Difficulty, names_with_count, random_name
+from .examples import Difficulty, names_with_count, random_name, random_window, scene_in
 from .letters import chinese_choice, multiple_choice
-from .scenes import COLOR_NAMES, SHAPES, Scene, Window, sample_scene
+from .scenes import COLOR_NAMES, SHAPES, Scene
 from .unanswerable import maybe_unanswerable
 
 Asker = Callable[[Scene, np.random.Generator], list[ask.Question]]
@@ -93,9 +93,7 @@ def sample_wide(
     rng: np.random.Generator, level: Difficulty, canvas: int, patch: int, long: bool = False
 ) -> tuple[Scene, list[ask.Question]]:
     """Draw a scene and questions about it; `long` ones are multiple choice and those that may be unanswerable."""
-    grid = canvas // patch
-    row, column = (int(v) for v in rng.integers(0, grid - level.side + 1, 2))
-    window = Window(row, column, level.side)
+    window = random_window(rng, level, canvas // patch)
     target, pair, roll = None, None, rng.random()
     if roll < 0.5:
         target = ask.pick(rng, COLOR_NAMES + SHAPES)
@@ -108,16 +106,7 @@ def sample_wide(
     else:
         names = [random_name(rng) for _ in range(int(rng.integers(1, level.things + 1)))]
     text = wide_sign_text(rng, level.characters) if rng.random() < level.sign else None
-    scene = sample_scene(
-        rng,
-        canvas=canvas,
-        patch=patch,
-        window=window,
-        names=names,
-        radius=level.radius,
-        sign_text=text,
-        font_sizes=level.font_sizes,
-    )
+    scene = scene_in(window, rng, level, canvas, patch, names, text)
     askers = list(LONG) if long else BRIEF + (ON_SIGNS if scene.sign else [])
     if target and not long:
         askers.append((lambda s, r: ask.counting(s, r, target), 2.5))
