@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from llava.model.conversation import IMAGE_MARKER, VICUNA_V1, Template
+from llava.model.framegrid import as_images, open_as_grid
 from llava.model.images import pixel_values
 from llava.model.processing.base import Processor, check_count
 from llava.model.processing.pieces import Pieces
 
 
 class LlavaProcessor(Processor):
-    """Every image becomes one square of the vision tower's size.
+    """Every image becomes one square of the vision tower's size; a video is one image, a grid of its frames.
 
     Args:
         tokenizer: the checkpoint's transformers tokenizer.
@@ -55,10 +56,18 @@ class LlavaProcessor(Processor):
         self._pieces = Pieces(tokenizer)
 
     def encode(self, prompt: str, images: list[Image.Image], videos: list[Any]) -> tuple[list[int], dict[str, Tensor]]:
+        prompt, images = as_images(prompt, images, videos)
         ids = self.token_ids(prompt, [self.n_visual] * len(images))
         if not images:
             return ids, {}
-        return ids, {"pixel_values": torch.stack([self.pixel_values(image) for image in images])}
+        return ids, {"pixel_values": torch.stack([self.looked_at(image) for image in images])}
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        return self.pixel_values(image)
+
+    def open_video(self, source: Any) -> Image.Image:
+        """Return the video as one picture, a grid of its frames (`llava.model.framegrid`)."""
+        return open_as_grid(source)
 
     def pixel_values(self, image: Image.Image) -> Tensor:
         """Return the tower's input for one RGB image, (3, S, S) float32."""

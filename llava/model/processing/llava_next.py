@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from llava.model import tiling
+from llava.model.framegrid import as_images
 from llava.model.processing.llava import LlavaProcessor
 from llava.model.tiling import Size
 
@@ -33,15 +34,19 @@ class LlavaNextProcessor(LlavaProcessor):
         self.patches = patches
 
     def encode(self, prompt: str, images: list[Image.Image], videos: list[Any]) -> tuple[list[int], dict[str, Tensor]]:
+        prompt, images = as_images(prompt, images, videos)
         sizes = [self.packed_size(image.size) for image in images]
         ids = self.token_ids(prompt, [self.image_length(size) for size in sizes])
         if not images:
             return ids, {}
-        tiles = [self.tiles(image) for image in images]
+        tiles = [self.looked_at(image) for image in images]
         return ids, {
             "pixel_values": _stacked([value[None] for value in tiles]),
             "image_sizes": torch.tensor([(height, width) for width, height in sizes]),
         }
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        return self.tiles(image)
 
     def join(self, name: str, parts: list[Tensor]) -> Tensor:
         return _stacked(parts) if name == "pixel_values" else super().join(name, parts)
