@@ -32,8 +32,21 @@ WIDE_WINDOW = Difficulty(12, 5, (13, 24), sign=0.5, characters=4, font_sizes=(30
 WIDE_FULL = Difficulty(FULL, 7, (17.0, 40.0), sign=0.5, characters=4, font_sizes=(38, 56), questions=10)
 WIDE = [
     # Letters come last of all by themselves; exercises without pictures teach which letter belongs to an option.
-    Stage("wide-letters", 400, 32, WIDE_WINDOW, lr=1e-3, tokens=80, longest=40, wide=True, long=0.5, drills=0.7),
-    Stage("wide-12", 600, 32, WIDE_WINDOW, lr=1e-3, tokens=80, longest=40, jpeg=0.3, wide=True, long=0.5, drills=0.1),
+    Stage("wide-letters", 450, 32, WIDE_WINDOW, lr=1.5e-3, tokens=80, longest=40, wide=True, long=0.5, drills=0.75),
+    Stage(
+        "wide-12",
+        900,
+        32,
+        WIDE_WINDOW,
+        lr=1.2e-3,
+        tokens=80,
+        longest=40,
+        jpeg=0.3,
+        wide=True,
+        long=0.45,
+        drills=0.1,
+        clips=0.08,
+    ),
     Stage(
         "wide-24",
         300,
@@ -47,9 +60,10 @@ WIDE = [
         jpeg=0.6,
         wide=True,
         long=0.4,
+        clips=0.1,
     ),
 ]
 CURRICULA = {"first": STAGES, "wide": WIDE}
 # What the last stage looks like without language: the measure of held-out accuracy.
 EXAM = Stage("exam", 1, 8, LAST, full_prompt=True)
-WIDE_EXAM = Stage("wide-exam", 1, 8, WIDE_FULL, full_prompt=True, wide=True, long=0.5)
+WIDE_EXAM = Stage("wide-exam", 1, 8, WIDE_FULL, full_prompt=True, wide=True, long=0.5, clips=0.1)

@@ -13,14 +13,16 @@ from torch.utils.data import IterableDataset
 
 from .drills import sample_drills
 from .examples import Difficulty, sample_example
-from .nano import IMAGE_SIZE, PATCH
-from .questions import NO_OCR, SHORT
+from .nano import DENSE_CLASSES, IMAGE_SIZE, PATCH
+from .questions import NO_OCR, SHORT, Question, pick
 from .scenes import draw_scene, patch_labels
 from .tokenizer import SYSTEM
+from .videos import ACTIONS, sample_clip
 from .wide import sample_wide
 
 LONG_ANSWERS = ("caption",)
 DRILLS = 8  # exercises in a row of a batch of them
+CLIP_KIND = "video"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Stage:
         long: share of batches with long questions (multiple choice, unanswerable); they are `wide` ones.
         long_questions: number of them for each image.
         longest_long: `longest` of them.
-        drills: share of batches with text-only exercises, ten times cheaper than any image.
+        drills: share of batches with text-only exercises.
+        longest_drill: `longest` of them.
+        clips: share of batches with questions about short videos, shown as a grid of frames on the whole canvas.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Stage:
     long_questions: int = 5
     longest_long: int = 120
     drills: float = 0.0
+    longest_drill: int = 64
+    clips: float = 0.0
 
 
 def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -123,11 +129,14 @@ class SceneBatches(IterableDataset):
 
     def batch(self, rng: np.random.Generator) -> dict:
         stage, pixels, labels, index, texts = self.stage, [], [], [], []
+        if stage.clips and rng.random() < stage.clips:
+            return self.clip_batch(rng)
         chat = rng.random() < stage.chat
         drilled = stage.wide and rng.random() < stage.drills
         long = stage.wide and (rng.random() < stage.long or drilled)
         if long:
-            chat, level, longest = False, replace(stage.level, questions=stage.long_questions), stage.longest_long
+            chat, level = False, replace(stage.level, questions=stage.long_questions)
+            longest = stage.longest_drill if drilled else stage.longest_long
         else:
             level, longest = stage.level, stage.longest
         for _ in range(stage.batch):
@@ -147,23 +156,51 @@ class SceneBatches(IterableDataset):
             index.append((rows + scene.window.row) * grid + columns + scene.window.column)
             if stage.questions:
                 texts.append(self.pack(asked, rng, chat, longest))
+        return self.batched(rng, pixels, labels, index, texts, stage.tokens)
+
+    def clip_batch(self, rng: np.random.Generator) -> dict:
+        """Clips as grids of frames, one question each; patches without a thing are all that dense labels cover."""
+        stage, pixels, labels, texts = self.stage, [], [], []
+        side = IMAGE_SIZE // PATCH
+        for _ in range(stage.batch):
+            clip = sample_clip(rng, pick(rng, ACTIONS))
+            image, owner = clip.grid(IMAGE_SIZE)
+            pixels.append(np.asarray(through_jpeg(image, int(rng.integers(60, 96)))))
+            covered = owner.reshape(side, PATCH, side, PATCH).any((1, 3)).ravel()
+            empty = np.where(covered, -100, 0)
+            unknown = np.full_like(empty, -100)
+            labels.append({name: empty if name in ("thing", "character") else unknown for name in DENSE_CLASSES})
+            texts.append(self.pack([Question(CLIP_KIND, clip.question, clip.answer)], rng, False, stage.longest))
+        index = [np.arange(side * side)] * stage.batch
+        return self.batched(rng, pixels, labels, index, texts, stage.tokens and 2 * stage.tokens)
+
+    def batched(
+        self,
+        rng: np.random.Generator,
+        pixels: list[np.ndarray],
+        labels: list[dict[str, np.ndarray]],
+        index: list[np.ndarray],
+        texts: list[list[Block]],
+        tokens: int | None,
+    ) -> dict:
+        """Stack the images of a batch; `tokens` patches of each go to the language model, None for all."""
         batch = {
             "pixels": torch.from_numpy(np.stack(pixels)),
             "index": torch.from_numpy(np.stack(index)),
             "labels": {k: torch.from_numpy(np.stack([item[k] for item in labels])) for k in labels[0]},
         }
-        if stage.questions:
+        if self.stage.questions:
             batch["text"] = self.collate(texts)
-            batch["shown"] = torch.from_numpy(np.stack([self.shown(item, rng) for item in labels]))
+            batch["shown"] = torch.from_numpy(np.stack([self.shown(item, rng, tokens) for item in labels]))
         return batch
 
-    def shown(self, labels: dict, rng: np.random.Generator) -> np.ndarray:
+    def shown(self, labels: dict, rng: np.random.Generator, tokens: int | None) -> np.ndarray:
         """Window patches handed to the language model, ascending: those that show something, then others at random."""
         n = len(labels["thing"])
-        if self.stage.tokens is None or self.stage.tokens >= n:
+        if tokens is None or tokens >= n:
             return np.arange(n)
         matters = (labels["thing"] != 0) | (labels["character"] != 0)
-        return np.sort(np.argsort(rng.random(n) - matters)[: self.stage.tokens])
+        return np.sort(np.argsort(rng.random(n) - matters)[:tokens])
 
     def pack(self, asked: list, rng: np.random.Generator, chat: bool, longest: int) -> list[Block]:
         """Question blocks of one image: independent single-turn prompts, or one block with the whole conversation.
@@ -178,8 +215,12 @@ class SceneBatches(IterableDataset):
             text = f"{q.text}{ending} ASSISTANT:"
             question = prompt.ids(f"USER: {text}") if chat and blocks else prompt.ids(f"\n{text}")
             answer = prompt.ids(q.answer) + [prompt.eos]
-            if len(question) + len(answer) <= longest:
-                blocks.append(Block(q.kind, question + answer, [-100] * (len(question) - 1) + answer + [-100]))
+            ids, target = question + answer, [-100] * (len(question) - 1) + answer
+            for further, said in q.follow:
+                turn, answer = prompt.ids(f"USER: {further} ASSISTANT:"), [*prompt.ids(said), prompt.eos]
+                ids, target = ids + turn + answer, target + [-100] * len(turn) + answer
+            if len(ids) <= longest:
+                blocks.append(Block(q.kind, ids, [*target, -100]))
         if chat and blocks:
             joined = sum((b.ids for b in blocks), []), sum((b.target for b in blocks), [])
             blocks = [Block("chat", *joined)]

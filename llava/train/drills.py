@@ -47,9 +47,15 @@ def lookup(scene: Scene, rng: np.random.Generator) -> list[Question]:
     pool = list(dict.fromkeys(pool))
     options = [pool[i] for i in rng.permutation(len(pool))[:number]]
     right = pick(rng, options)
-    text = f"哪个选项是{translate(right)}？" if chinese else f"Which option is {right}?"
     ending = "" if rng.random() < BARE else LETTER_CN if chinese else LETTER
-    return [Question(KIND, f"{text}\n{lines(options, chinese)}", LETTERS[options.index(right)], ending)]
+    # Asking for every option makes each list of options teach several times.
+    follow = tuple((_which(o, chinese), LETTERS[options.index(o)]) for o in options if o != right)
+    text = f"{_which(right, chinese)}\n{lines(options, chinese)}"
+    return [Question(KIND, text, LETTERS[options.index(right)], ending, follow)]
+
+
+def _which(option: str, chinese: bool) -> str:
+    return f"哪个选项是{translate(option)}？" if chinese else f"Which option is {option}?"
 
 
 def recite(scene: Scene, rng: np.random.Generator) -> list[Question]:

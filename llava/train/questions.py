@@ -23,13 +23,14 @@ class Question:
     """`kind`: the ability it tests; `text`: without the closing sentence of its prompt; `answer`: the expected output.
 
     `ending` is that closing sentence where the question only makes sense with it; None: the short-answer sentence or
-    none.
+    none. `follow`: (text, answer) of further turns about the same, which need what was said before.
     """
 
     kind: str
     text: str
     answer: str
     ending: str | None = None
+    follow: tuple[tuple[str, str], ...] = ()
 
 
 def yes_no(value: bool) -> str:

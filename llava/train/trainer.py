@@ -65,6 +65,7 @@ class Trainer:
         minutes: float | None = None,
         checkpoint_seconds: float = 120,
         start: Path | None = None,
+        compiled: bool = False,
     ):
         self.accelerator = Accelerator(mixed_precision="bf16")
         self.prompt, self.stages, self.folder, self.seed, self.workers = (
@@ -82,6 +83,8 @@ class Trainer:
             self.state = begin_from(start, self.trainee)
         self.optimizers = optimizers(self.trainee)
         self.trainee, *self.optimizers = self.accelerator.prepare(self.trainee, *self.optimizers)
+        if compiled:
+            compile_blocks(self.accelerator.unwrap_model(self.trainee))
         folder.mkdir(parents=True, exist_ok=True)
         if not fresh:
             self.load()
@@ -193,6 +196,15 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return metrics
+
+
+def compile_blocks(trainee: Trainee) -> None:
+    """Compile every transformer block in place, for sizes of any kind; weights and their names stay as they are."""
+    # Windows, grids of frames and exercises differ in more ways than the few that are compiled for by default.
+    torch._dynamo.config.recompile_limit = 64
+    model = trainee.model.model
+    for block in (*model.vision_tower.encoder.layers, *model.language_model.layers):
+        block.compile(dynamic=True)
 
 
 def begin_from(folder: Path, trainee: Trainee) -> State:

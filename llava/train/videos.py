@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from llava.model import framegrid
+from llava.model.video import evenly
+
 from .examples import random_name
 from .questions import pick
 from .scenes import COLOR_NAMES, Scene, Thing, Window, draw_scene, sample_scene
@@ -32,6 +35,18 @@ class Clip:
     def frames(self) -> list[Image.Image]:
         """RGB images (SIDE, SIDE)."""
         return [draw_scene(scene)[0] for scene in self.scenes]
+
+    def grid(self, size: int) -> tuple[Image.Image, np.ndarray]:
+        """The clip as models see it that take images only: a (size, size) picture of some frames, and what is shown.
+
+        The second is int16 (size, size), 0 where only background is.
+        """
+        drawn = [draw_scene(self.scenes[i]) for i in evenly(len(self.scenes), framegrid.SIDE**2)]
+        image = framegrid.grid_of([frame for frame, _ in drawn]).resize((size, size), Image.Resampling.BICUBIC)
+        owners = np.stack([owner for _, owner in drawn]).reshape(framegrid.SIDE, framegrid.SIDE, SIDE, SIDE)
+        owner = owners.transpose(0, 2, 1, 3).reshape(2 * [framegrid.SIDE * SIDE])
+        nearest = np.arange(size) * len(owner) // size
+        return image, owner[nearest][:, nearest]
 
 
 def sample_clip(rng: np.random.Generator, action: str) -> Clip:
