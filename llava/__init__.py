@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _METHODS = (
     "Chain",
     "DART",
+    "DARTFeatures",
     "DivPrune",
     "FastV",
     "FasterVLM",

@@ -4,6 +4,7 @@ from llava.reduction import registry
 from llava.reduction.base import CacheState, InLLM, LayerState, LLMStage, Reduction, Selection
 from llava.reduction.chain import Chain
 from llava.reduction.dart import DART
+from llava.reduction.dart_features import DARTFeatures
 from llava.reduction.divprune import DivPrune
 from llava.reduction.fastervlm import FasterVLM
 from llava.reduction.fastv import FastV
@@ -31,6 +32,7 @@ __all__ = [
     "CacheState",
     "Chain",
     "DART",
+    "DARTFeatures",
     "DivPrune",
     "Encoder",
     "FastV",
