@@ -1,4 +1,7 @@
-"""`python -m llava.report summary | overlay | support | methods`: tables, pictures of kept tokens, pages of methods."""
+"""`python -m llava.report COMMAND`: the paper's tables, figures and claims from results; summaries, pictures, pages.
+
+table N, figure N, claims, all: `reproduce.py`; overlay: `overlay_command.py`; summary, support, methods: here.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ import tyro
 
 from llava import commandline
 from llava.commandline import say
-from llava.errors import ConfigurationError, LlavaError
+from llava.errors import ConfigurationError
+from llava.report import reproduce
+from llava.report.overlay_command import Overlay, need_matplotlib, overlay
 
 
 @dataclass(frozen=True)
@@ -29,33 +34,6 @@ class Summary:
     """Also write the table to this file: Markdown, or CSV when it ends in .csv."""
     update: Path | None = None
     """Markdown file whose lines between `<!-- MARK -->` and `<!-- end of MARK -->` become this table."""
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """Draw which visual tokens each method keeps on an image, with its answer below."""
-
-    image: tyro.conf.Positional[str]
-    """Image file or link."""
-    question: str = "Describe the image."
-    """What is asked."""
-    methods: str = "none,dart,random"
-    """Methods, separated by commas."""
-    keep: int = 128
-    """Visual tokens to keep."""
-    model_path: str | None = None
-    """LLaVA-1.5 checkpoint; default: the embedded llava-nano."""
-    max_new_tokens: int = 48
-    """Longest answer."""
-    output: Path = Path("kept_tokens.png")
-    """Picture to write: .png, .svg or .pdf."""
-
-    def problems(self) -> list[str]:
-        small = [("keep", self.keep), ("max-new-tokens", self.max_new_tokens)]
-        found = [f"--{name} {value} is too small: give at least 1." for name, value in small if value < 1]
-        if self.output.suffix not in (".png", ".svg", ".pdf"):
-            found.append(f"--output {self.output}: give a name that ends in .png, .svg or .pdf.")
-        return found
 
 
 @dataclass(frozen=True)
@@ -135,29 +113,6 @@ def _update(page: Path, text: str, mark: str) -> None:
     say(f"Updated: {page}")
 
 
-def overlay(config: Overlay) -> None:
-    _need_matplotlib()
-    import llava
-    from llava.model.images import load_image
-    from llava.reduction import registry
-    from llava.report import overlay as view
-
-    methods: dict[str, Any] = {}
-    problems: list[str] = []
-    for name in dict.fromkeys(part.strip() for part in config.methods.split(",") if part.strip()):
-        try:
-            methods[name] = registry.create(name, **({} if name == "none" else {"keep": config.keep}))
-        except LlavaError as error:
-            problems += getattr(error, "problems", [str(error)])
-    if problems or not methods:
-        raise ConfigurationError(*(problems or ["--methods names no method."]))
-    image = load_image(config.image)
-    model, processor = llava.load(config.model_path)
-    panels = view.panels(model, processor, image, config.question, methods, config.max_new_tokens)
-    view.draw(panels, config.output, config.question)
-    say(f"Written: {config.output}")
-
-
 def methods(config: Methods) -> None:
     from llava.reduction import registry
     from llava.report import pages, records
@@ -175,7 +130,7 @@ def methods(config: Methods) -> None:
 
 
 def _draw_methods(config: Methods, names: list[str], found: list[Any]) -> None:
-    _need_matplotlib()
+    need_matplotlib()
     import llava
     from llava.model.images import load_image
     from llava.report import methodpictures, pages
@@ -188,14 +143,11 @@ def _draw_methods(config: Methods, names: list[str], found: list[Any]) -> None:
         say(f"Written: {path}")
 
 
-def _need_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError("Pictures need matplotlib: pip install 'llava-dart[report]'.") from error
-
-
 COMMANDS: dict[str, tuple[Callable[[Any], int | None], type]] = {
+    "table": (reproduce.table, reproduce.Table),
+    "figure": (reproduce.figure, reproduce.Figure),
+    "claims": (reproduce.claims, reproduce.Claims),
+    "all": (reproduce.everything, reproduce.All),
     "summary": (summary, Summary),
     "overlay": (overlay, Overlay),
     "support": (support, Support),
