@@ -48,10 +48,12 @@ class RunConfig:
     """Run although images or videos are missing; their questions count as empty answers and are listed."""
     compare: bool = False
     """Run (or reuse) the unpruned model too, and show score and time next to it."""
-    batch_size: int = 8
-    """Questions answered at once."""
+    batch_size: int | str = 8
+    """Questions answered at once; auto: as many as answer most in a second and fit in the memory."""
     max_new_tokens: int | None = None
     """Longest answer in tokens; default: what the benchmark prescribes."""
+    fast: bool = False
+    """Compile the layers after the cut and the decoding steps; pays on a GPU, seldom on a CPU."""
     dtype: str | None = None
     """float32, float16 or bfloat16; default: the checkpoint's on a GPU, float32 on the CPU."""
     device: str | None = None
@@ -84,7 +86,9 @@ class RunConfig:
         found = scoring.benchmark_problems(self.benchmarks)
         for name, low in (("batch_size", 1), ("limit", 1), ("max_new_tokens", 1), ("seed", 0), ("num_chunks", 1)):
             value = getattr(self, name)
-            if value is not None and value < low:
+            if isinstance(value, str) and value != "auto":
+                found.append(f"--batch-size {value} is no number: give 8 or another count, or auto.")
+            elif isinstance(value, int) and value < low:
                 found.append(f"--{name.replace('_', '-')} {value} is too small: give at least {low}.")
         if not 0 <= self.chunk_idx < max(1, self.num_chunks):
             found.append(f"--chunk-idx {self.chunk_idx} is none of the chunks 0 to {self.num_chunks - 1}.")
@@ -169,6 +173,7 @@ def _load_and_run(config: RunConfig, sets: Sequence, team: Processes) -> int:
         folder=(config._file.parent if config._file else Path(config.output)),
         batch_size=config.batch_size,
         max_new_tokens=config.max_new_tokens,
+        fast=config.fast,
         seed=config.seed,
         limit=config.limit,
         restart=config.restart,

@@ -17,6 +17,7 @@ from llava.eval import accounting
 from llava.eval.answers import answer_row
 from llava.eval.benchmarks.base import Question, Row
 from llava.eval.generation import RUN_ERRORS, BatchAnswers, answer_batch, said
+from llava.eval.sizing import BatchSize
 
 TOO_LARGE = (
     "The device ran out of memory with a single question: use one with more, --load-4bit, a smaller --dtype or a "
@@ -46,15 +47,16 @@ class Asker:
         loaded: model and processor.
         pruning: the method on this model, entered; its `last` report is what a batch is measured by.
         max_new_tokens: longest answer.
-        batch_size: questions asked for at once.
+        batch_size: questions asked for at once, or "auto".
         say: called with a sentence when fewer fit.
     """
 
     def __init__(
-        self, loaded: LoadedModel, pruning: Any, max_new_tokens: int, batch_size: int, say: Callable[[str], None]
+        self, loaded: LoadedModel, pruning: Any, max_new_tokens: int, batch_size: int | str, say: Callable[[str], None]
     ):
         self.loaded, self.pruning = loaded, pruning
-        self.max_new_tokens, self.batch_size, self.say = max_new_tokens, batch_size, say
+        self.max_new_tokens, self.say = max_new_tokens, say
+        self.batch = BatchSize(batch_size, loaded.model.device)
         self.cold = True
 
     def __call__(
@@ -76,12 +78,15 @@ class Asker:
             places = waiting.popleft()
             if not any(place in wanted for place in places):
                 continue
-            if len(places) <= self.batch_size:
+            if len(places) <= self.batch.size:
+                size = self.batch.size
+                self.batch.begin()
                 given = self._given([questions[place] for place in places], [opened[place] for place in places])
                 if given is not None:
+                    self.batch.done(len(places), warm=not self.cold)
                     given.seconds["preprocess"] += waited
                     waited = 0.0
-                    yield self._rows(questions, places, given), self._measure(given)
+                    yield self._rows(questions, places, given), self._measure(given, size)
                     continue
             half = -(-len(places) // 2)
             waiting.extendleft([places[half:], places[:half]])
@@ -110,8 +115,8 @@ class Asker:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if size > 1:
-            self.batch_size = -(-size // 2)
-            self.say(f"The device ran out of memory with {size} questions at once; going on with {self.batch_size}.")
+            self.batch.halve(size)
+            self.say(f"The device ran out of memory with {size} questions at once; going on with {self.batch.size}.")
 
     def _rows(self, questions: Sequence[Question], places: Sequence[int], given: BatchAnswers) -> dict[int, Row]:
         import shortuuid
@@ -120,12 +125,12 @@ class Asker:
         name = self.loaded.name
         return {p: answer_row(questions[p], text, name, shortuuid.uuid(), error) for p, text, error in answered}
 
-    def _measure(self, given: BatchAnswers) -> dict[str, Any]:
+    def _measure(self, given: BatchAnswers, size: int) -> dict[str, Any]:
         asked = sum(error is None for error in given.errors)
         warm_up, self.cold = self.cold, self.cold and not asked
         return {
             "asked": asked,
-            "batch_size": self.batch_size,
+            "batch_size": size,
             "warm_up": warm_up,
             "seconds": given.seconds,
             "new_tokens": given.new_tokens,

@@ -1,4 +1,4 @@
-"""Which questions are asked together: neighbours of like length, so that little of a batch is filler."""
+"""Which questions are asked together: those of one image, then those of like length, so that little is filler."""
 
 from __future__ import annotations
 
@@ -18,21 +18,47 @@ CHARACTERS_PER_TOKEN = 4
 def batches(questions: Sequence[Question], size: int, processor: Any) -> Iterator[list[int]]:
     """Yield the places of the questions that are asked together, the longest of every window first.
 
-    The batches depend on questions and batch size alone, never on what is answered already, so that a resumed run asks
-    the same ones.
+    The questions of an image follow each other wherever they stand in the file (POPE has them in three parts), so that
+    it is opened once and what is computed of it can be used again. The batches depend on questions and batch size
+    alone, never on what is answered already, so that a resumed run asks the same ones.
 
     Args:
         questions: all questions of the run.
         size: questions in a batch.
         processor: tells how many visual tokens an image becomes, where they differ (`visual_length`).
     """
+    order = [place for places in by_image(questions) for place in places]
     window = size * WINDOW if size > 1 else 1
-    for first in range(0, len(questions), window):
-        places = list(range(first, min(first + window, len(questions))))
+    for first in range(0, len(order), window):
+        places = order[first : first + window]
         if size > 1:
-            places.sort(key=lambda place: -estimated_length(questions[place], processor))  # stable: ties stay in order
+            places = _longest_first(places, questions, processor)
         for start in range(0, len(places), size):
             yield sorted(places[start : start + size])
+
+
+def by_image(questions: Sequence[Question]) -> list[list[int]]:
+    """Return the places of the questions of every image, images in the order in which they are first asked about."""
+    places: dict[Any, list[int]] = {}
+    for place, question in enumerate(questions):
+        places.setdefault(image_key(question), []).append(place)
+    return list(places.values())
+
+
+def image_key(question: Question) -> Any:
+    """What questions about the same image or video have in common."""
+    return id(question.image) if isinstance(question.image, Embedded) else question.image
+
+
+def _longest_first(places: Sequence[int], questions: Sequence[Question], processor: Any) -> list[int]:
+    """Sort by length, images by their longest question; ties stay in order."""
+    lengths = {place: estimated_length(questions[place], processor) for place in places}
+    longest: dict[Any, float] = {}
+    for place in places:
+        key = image_key(questions[place])
+        longest[key] = max(longest.get(key, 0.0), lengths[place])
+    rank = {key: number for number, key in enumerate(sorted(longest, key=lambda key: -longest[key]))}
+    return sorted(places, key=lambda place: (rank[image_key(questions[place])], -lengths[place]))
 
 
 def estimated_length(question: Question, processor: Any) -> float:

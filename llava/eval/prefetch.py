@@ -1,4 +1,7 @@
-"""Open the images and videos of the next batches in the background while the model answers this one."""
+"""Open the images and videos of the next batches in the background while the model answers this one.
+
+An image is opened and turned into pixels once for all questions that are asked about it together.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from llava.errors import LlavaError
+from llava.eval.batches import image_key
 from llava.eval.benchmarks.base import Embedded, Question
 from llava.model.images import load_image
 
@@ -39,23 +43,39 @@ def opened_ahead(
         questions: all questions.
         batches: places of the questions that are asked together; read `BATCHES_AHEAD` batches in advance.
     """
-    waiting: deque[tuple[Sequence[int], list[Future]]] = deque()
+    waiting: deque[tuple[Sequence[int], dict[int, Future]]] = deque()
     source = iter(batches)
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="images")
+    last: dict[Any, Future] = {}  # of the batch before: its last image may go on in the next
     try:
         while True:
             while len(waiting) <= BATCHES_AHEAD and (places := next(source, None)) is not None:
-                waiting.append(
-                    (places, [pool.submit(opened_or_error, processor, questions[place]) for place in places])
-                )
+                now: dict[Any, Future] = {}
+                for place in places:
+                    key = image_key(questions[place])
+                    if key not in now:
+                        now[key] = last.get(key) or pool.submit(_ready, processor, questions[place])
+                waiting.append((places, {place: now[image_key(questions[place])] for place in places}))
+                last = now
             if not waiting:
                 return
             places, opening = waiting.popleft()
             start = time.perf_counter()
-            opened = {place: one.result() for place, one in zip(places, opening, strict=True)}
+            opened = {place: opening[place].result() for place in places}
             yield time.perf_counter() - start, opened
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ready(processor: Any, question: Question) -> Any:
+    """Return the opened image, its pixels already prepared in the processor; or why it cannot be opened."""
+    opened = opened_or_error(processor, question)
+    if question.media == "image" and not isinstance(opened, Exception):
+        try:
+            processor.look_at(opened)
+        except Exception:  # noqa: S110 - whatever is wrong with it is reported when it is asked about
+            pass
+    return opened
 
 
 def opened_or_error(processor: Any, question: Question) -> Any:

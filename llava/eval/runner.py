@@ -46,8 +46,9 @@ class Settings:
 
     Args:
         folder: where results and answers are written.
-        batch_size: questions answered at once.
+        batch_size: questions answered at once; "auto": as many as answer most in a second and fit in the memory.
         max_new_tokens: longest answer; None: what the benchmark prescribes.
+        fast: whether to compile what can be compiled; the answers stay the same.
         seed: for everything random.
         limit: questions asked for with `--limit`, as a record.
         restart: set earlier answers of the same name aside.
@@ -58,8 +59,9 @@ class Settings:
     """
 
     folder: Path = Path("results")
-    batch_size: int = 8
+    batch_size: int | str = 8
     max_new_tokens: int | None = None
+    fast: bool = False
     seed: int = 0
     limit: int | None = None
     restart: bool = False
@@ -118,6 +120,16 @@ def plan(data: DataSet, questions: Sequence[Question], loaded: LoadedModel, run:
     return Plan(configuration, identity.run_id(configuration), answers, answers, name, part, advice)
 
 
+def pruning_options(settings: Settings) -> dict[str, Any]:
+    """Return what a method is told besides the model: only what was asked for."""
+    options: dict[str, Any] = {}
+    if settings.fast:
+        from llava.model.fast import Fast
+
+        options["fast"] = Fast(say=settings.say)
+    return options
+
+
 def chunk_of(questions: Sequence[Question], chunks: int, index: int) -> Sequence[Question]:
     """Return the questions of one of LLaVA's chunks: `ceil(n / chunks)` each; the last may have fewer or none."""
     size = -(-len(questions) // chunks)
@@ -140,7 +152,9 @@ def run_benchmark(
     """
     planned = plan(data, questions, loaded, run, settings)
     team, questions = settings.team, planned.questions
-    pruning = run.method(loaded.model)  # refuses here, before any file is touched, what cannot work
+    pruning = run.method(
+        loaded.model, **pruning_options(settings)
+    )  # refuses here, before any file is touched, what cannot work
     started = timestamp()
     if settings.restart:
         for old in set_aside(planned.answers) if team.is_first else ():
@@ -230,18 +244,17 @@ def _answer_rest(
     team, questions = settings.team, planned.questions
     known: set[int] = set().union(*team.gather(answers.answered))
     ask = Asker(loaded, pruning, planned.configuration["max_new_tokens"], settings.batch_size, settings.say)
+    largest = ask.batch.largest
     failed = answers.failed if isinstance(answers, AnswersFile) else []
     # A batch that was cut short is asked again as a whole, so that the missing answers come from the same batch as in
     # an uninterrupted run.
-    open_batches = [
-        batch for batch in batches(questions, settings.batch_size, loaded.processor) if not known.issuperset(batch)
-    ]
+    open_batches = [batch for batch in batches(questions, largest, loaded.processor) if not known.issuperset(batch)]
     mine = open_batches[team.number :: team.count]
     total = len(questions) if team.count == 1 else sum(map(len, mine)) + len(failed)
     shown = settings.progress and team.is_first
     name = planned.name.rpartition("-")[0]
     with Progress(data, name, total, len(known) - len(failed) if team.count == 1 else 0, shown) as progress:
-        again = [failed[first : first + settings.batch_size] for first in range(0, len(failed), settings.batch_size)]
+        again = [failed[first : first + largest] for first in range(0, len(failed), largest)]
         for _, opened in opened_ahead(loaded.processor, questions, again):
             for rows, _ in ask(questions, opened, opened):
                 if isinstance(answers, AnswersFile):  # only the first process has failed ones

@@ -24,6 +24,9 @@ class FakeProcessor:
     def prompt(self, text, n_images=1):
         return text
 
+    def look_at(self, image):
+        pass
+
     def __call__(self, prompts, images):
         assert all(len(sample) == 1 and sample[0].mode == "RGB" for sample in images)
         first = len(self.prompts)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from llava.errors import BadInput, ConfigurationError, LlavaError
+from llava.eval import sizing
 from llava.eval.batches import batches
 from llava.eval.benchmarks.base import Question
 from llava.eval.prefetch import opened_ahead
@@ -127,6 +128,36 @@ def test_what_concerns_the_whole_run_ends_it(root, settings):
         run(root, settings, loaded(FakeModel(), processor))
 
 
+def test_the_right_batch_size_is_found(root, settings, tmp_path):
+    class Clocked(FakeModel):
+        """As many questions a second as it has rows, up to eight."""
+
+        def generate(self, input_ids, **options):
+            clock[0] += max(1.0, len(input_ids) / 8)
+            return super().generate(input_ids, **options)
+
+    clock = [0.0]
+    model = Clocked()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sizing.time, "perf_counter", lambda: clock[0])
+        patch.setattr(sizing, "used_memory", lambda device: 0)
+        one = write_pope(tmp_path / "one", pairs=32)
+        found = run(one, replace(settings, batch_size="auto", folder=tmp_path / "auto"), loaded(model))
+    assert model.batches[:8] == [4, 4, 4, 4, 8, 8, 16, 16] and set(model.batches[8:]) == {8}  # 16 gained nothing
+    assert [row["text"] for row in rows(found)] == ["Yes", "No"] * 96
+
+
+def test_a_batch_that_memory_has_no_room_for_is_not_tried():
+    size = sizing.BatchSize("auto", torch.device("cpu"))
+    size._free, size._before = 100, 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sizing, "used_memory", lambda device: 50)
+        for _ in range(4):
+            size.begin()
+            size.done(4, warm=True)
+    assert size.size == 4 and not size.grows
+
+
 # --------------------------------------------------------------------------------------------- order
 
 
@@ -142,6 +173,24 @@ def test_batches_are_of_like_length_and_hold_every_question_once():
     spans = [max(p * 7 % 11 for p in batch) - min(p * 7 % 11 for p in batch) for batch in planned]
     assert max(spans) <= 1 and all(batch == sorted(batch) for batch in planned)
     assert list(batches(questions, 1, processor)) == [[place] for place in range(50)]
+
+
+def test_questions_of_an_image_are_asked_together_wherever_they_stand():
+    questions = [question(place, 4, f"{place % 3}.png") for place in range(12)]
+    planned = list(batches(questions, 4, FakeProcessor(None)))
+    assert planned == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+    assert [batch[0] % 3 for batch in batches(questions, 1, FakeProcessor(None))] == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_an_image_is_opened_once_for_all_its_questions(root):
+    questions = fakes.dataset(root).benchmark.questions(root)
+    looked = []
+    processor = FakeProcessor(None)
+    processor.look_at = looked.append
+    found = [opened for _, opened in opened_ahead(processor, questions, [[0, 1, 6], [7, 12, 2]])]
+    images = [found[0][0], found[0][1], found[0][6], found[1][7], found[1][12]]
+    assert all(image is images[0] for image in images) and found[1][2] is not images[0]
+    assert sorted(map(id, looked)) == sorted({id(images[0]), id(found[1][2])})
 
 
 def test_batches_know_how_many_tokens_an_image_becomes(tmp_path):
@@ -163,7 +212,9 @@ def test_images_are_opened_in_the_background_in_order(root):
     questions = data.benchmark.questions(root)
     for image in (root / "val2014").iterdir():
         image.write_bytes(b"no image") if image.name.endswith("1.jpg") else None
-    found = dict(pair for _, opened in opened_ahead(None, questions, [[5, 1], [2]]) for pair in opened.items())
+    found = dict(
+        pair for _, opened in opened_ahead(FakeProcessor(None), questions, [[5, 1], [2]]) for pair in opened.items()
+    )
     assert list(found) == [5, 1, 2]
     assert [isinstance(found[place], Exception) for place in (5, 1, 2)] == [False, False, True]
 
@@ -171,12 +222,10 @@ def test_images_are_opened_in_the_background_in_order(root):
 def test_answers_out_of_order_wait_for_their_turn(root, settings):
     with pytest.raises(Interrupted, match="8 of 18 answers are kept"):
         run(root, settings, fakes.loaded(fail_at=2, error=KeyboardInterrupt()))
-    (part,) = settings.folder.glob("*.part0.jsonl")  # the longest questions were asked first
-    assert [line["place"] for line in read_lines(part)[1:]] == [1, 3, 5, 7, 9, 11, 13, 15]
-    assert {path.name for path in settings.folder.iterdir()} == {
-        part.name,
-        part.name.replace("part0", "run"),
-    }
+    (part,) = settings.folder.glob("*.part0.jsonl")
+    # The six questions of an image, two in each split, are asked together, the longest first: 1, 7, 13, 0, 6, 12, 3, 9.
+    assert [line["place"] for line in read_lines(part)[1:] if "place" in line] == [7, 13, 3, 6, 9, 12]
+    assert len(read_lines(part.with_name(part.name.replace(".part0", "")))) == 2
     run(root, settings)
     assert not list(settings.folder.glob("*.part*"))
 

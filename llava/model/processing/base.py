@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -55,6 +56,7 @@ class Processor:
         self.device = torch.device(device)
         self.template = template
         self.pad_id = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+        self._looked: dict[int, tuple[weakref.ref, Any]] = {}
         if self.pad_id in self.placeholders:
             raise CheckpointError(f"The tokenizer pads with the image placeholder (id {self.pad_id}).")
 
@@ -118,7 +120,7 @@ class Processor:
         rows: list[list[int]] = []
         parts: dict[str, list[Tensor]] = {}
         for prompt, pictures, films in zip(prompts, images, videos, strict=True):
-            opened = [load_image(image) for image in pictures]
+            opened = [image if self._knows(image) else load_image(image) for image in pictures]
             ids, features = self.encode(prompt, opened, [self.open_video(film) for film in films])
             rows.append(ids)
             for name, value in features.items():
@@ -145,6 +147,26 @@ class Processor:
             BadInput: the numbers of images (videos) and of markers differ.
         """
         raise NotImplementedError
+
+    def look_at(self, image: Image.Image) -> None:
+        """Prepare the pixels of an image ahead of the prompts that show it; may run in another thread.
+
+        They are kept as long as the image object, which must not be changed any more.
+        """
+        pixels = self.pixels(image)
+        self._looked[id(image)] = (weakref.ref(image, lambda _, key=id(image): self._looked.pop(key, None)), pixels)
+
+    def looked_at(self, image: Image.Image) -> Any:
+        """Return the pixels of an image, those of `look_at` if there are any."""
+        return self._looked[id(image)][1] if self._knows(image) else self.pixels(image)
+
+    def _knows(self, image: Any) -> bool:
+        known = self._looked.get(id(image))
+        return known is not None and known[0]() is image
+
+    def pixels(self, image: Image.Image) -> Any:
+        """Return what an image alone decides of the model's inputs, in the family's own form."""
+        return None
 
     def join(self, name: str, parts: list[Tensor]) -> Tensor:
         """Return one input for the batch from those of its samples; by default along the first axis."""

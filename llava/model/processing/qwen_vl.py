@@ -121,6 +121,7 @@ class Qwen2VLProcessor(Processor):
                 f"1 <= min_pixels <= max_pixels, and max_pixels of at least {area} (one visual token)."
             )
         self.limits = limits
+        self._looked.clear()
 
     def settings(self) -> dict[str, Any]:
         return {"min_pixels": self.limits.smallest, "max_pixels": self.limits.largest}
@@ -140,7 +141,7 @@ class Qwen2VLProcessor(Processor):
         check_count(IMAGE_PAD, ids.count(self.image_id), len(images), "images")
         check_count(VIDEO_PAD, ids.count(self.video_id), len(videos), "videos")
         features: dict[str, Tensor] = {}
-        pictures = [self.grid.rows([image], self.image_size(image.size)) for image in images]
+        pictures = [self.looked_at(image) for image in images]
         films = [self.grid.rows(film.frames, self._video_size(film)) for film in videos]
         for parts, values, grids in ((pictures, "pixel_values", "image"), (films, "pixel_values_videos", "video")):
             if parts:
@@ -149,6 +150,9 @@ class Qwen2VLProcessor(Processor):
         if videos and self.timed:
             features["second_per_grid_ts"] = torch.tensor([self.grid.temporal / film.sampled_fps for film in videos])
         return self._expanded(ids, [grid for _, grid in pictures], [grid for _, grid in films], videos), features
+
+    def pixels(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+        return self.grid.rows([image], self.image_size(image.size))
 
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add `mm_token_type_ids` (B, T): 0 text, 1 image, 2 video."""
