@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +16,53 @@ SAME = ("split", "dtype", "attention")
 """What all runs of one table share, besides model, benchmark and number of questions."""
 
 
+@dataclass(frozen=True)
+class Scan:
+    """What lies in folders: results, other JSON objects with their files, and sentences about what cannot be used."""
+
+    records: list[Record] = field(default_factory=list)
+    others: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def scan(folders: Sequence[Path]) -> Scan:
+    """Read all JSON files below folders, by file name; a folder that is not there is empty."""
+    found = Scan()
+    files = dict.fromkeys(path for folder in folders for path in sorted(folder.rglob("*.json")))
+    for path in files:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            found.problems.append(f"{path} cannot be read: {error}")
+            continue
+        if not isinstance(content, dict):
+            continue
+        if not {"benchmark", "method", "accounting"} <= set(content):
+            found.others.append((path, content))
+        elif content.get("format") == FORMAT:
+            found.records.append(content)
+        else:
+            found.problems.append(
+                f"{path} has format {content.get('format')!r}, this version reads {FORMAT}: run again."
+            )
+    return found
+
+
 def read(folder: Path) -> list[Record]:
     """Return the records of all results JSON files below `folder`, by file name.
 
     Raises:
         BadData: there are none, or some cannot be read; all of them are named.
     """
-    found, problems = [], []
-    for path in sorted(folder.rglob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            problems.append(f"{path} cannot be read: {error}")
-            continue
-        if isinstance(content, dict) and {"benchmark", "method", "accounting"} <= set(content):
-            if content.get("format") == FORMAT:
-                found.append(content)
-            else:
-                problems.append(f"{path} has format {content.get('format')!r}, this version reads {FORMAT}: run again.")
-    if problems:
-        raise ConfigurationError(*problems)
-    if not found:
+    found = scan([folder])
+    if found.problems:
+        raise ConfigurationError(*found.problems)
+    if not found.records:
         raise BadData(
             f"{folder} holds no results. Make some, for example: "
             f"python -m llava.eval pope --method dart --keep 128 --compare --output {folder}"
         )
-    return found
+    return found.records
 
 
 def check_alike(records: Sequence[Record]) -> None:

@@ -1,0 +1,157 @@
+"""`python -m llava.report table N | figure N | claims | all`: the paper's tables and figures from results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from llava.commandline import BAD_INPUT, DONE, did_you_mean, say, warn
+from llava.errors import LlavaError
+from llava.report.cells import Source
+
+MORE = "random,pooling,smaller_image,divprune"
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all of these commands take."""
+
+    source: Source = field(default_factory=Source)
+    more: str = MORE
+    """Methods besides the paper's that get lines in the tables, separated by commas; '' for none."""
+    output: Path = Path("results") / "paper"
+    """Folder for Markdown, CSV, JSON and pictures."""
+
+    @property
+    def methods(self) -> list[str]:
+        return [part.strip() for part in self.more.split(",") if part.strip()]
+
+    def problems(self) -> list[str]:
+        """Return everything that is wrong, known before anything is read."""
+        from llava.reduction import registry
+
+        known = registry.names()
+        return self.source.problems() + [
+            f"--more: unknown method {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
+            for name in self.methods
+            if name not in known
+        ]
+
+
+@dataclass(frozen=True)
+class Table(Common):
+    """One of the paper's tables: its numbers beside what was measured here."""
+
+    number: tyro.conf.Positional[str] = ""
+    """1 to 6."""
+
+    def problems(self) -> list[str]:
+        from llava.report import paper
+
+        return super().problems() + _number_problems("table", self.number, paper.NUMBERS)
+
+
+@dataclass(frozen=True)
+class Figure(Common):
+    """One of the paper's figures, drawn from what was measured here."""
+
+    number: tyro.conf.Positional[str] = ""
+    """1 to 8, or `budget`."""
+
+
+@dataclass(frozen=True)
+class Claims(Common):
+    """The paper's claims, and whether they hold in the results that are there."""
+
+
+@dataclass(frozen=True)
+class All(Common):
+    """All tables and figures, and the claims."""
+
+
+def table(config: Table) -> None:
+    """Make one table and show it."""
+    from llava.report import artefacts
+
+    _make_one(config, artefacts.named(f"table{config.number}", _known(config)))
+
+
+def figure(config: Figure) -> None:
+    """Make one figure."""
+    from llava.report import artefacts
+
+    known = _known(config)
+    own_name = any(artefact.name == config.number for artefact in known)
+    name = config.number if own_name and config.number else f"figure{config.number}"
+    _make_one(config, artefacts.named(name, known))
+
+
+def claims(config: Claims) -> None:
+    """Say which of the paper's claims hold."""
+    from llava.report import artefacts
+
+    _make_one(config, artefacts.named("claims", _known(config)))
+
+
+def everything(config: All) -> int:
+    """Make whatever can be made; return the exit code."""
+    from llava.report import runs
+    from llava.report.store import Store
+
+    store, known = Store(config.source), _known(config)
+    cells = [cell for artefact in known for cell in artefact.cells(store.target)]
+    if config.source.dry_run:
+        _show(runs.told(store, runs.plan(store, cells)))
+        return DONE
+    if config.source.run:
+        _show(runs.complete(store, cells, warn))
+    failed = []
+    for artefact in known:
+        try:
+            paths = artefact.make(store, config.output)
+        except LlavaError as error:
+            failed.append(f"{artefact.name}: {error}")
+            continue
+        say(f"{artefact.title}: {', '.join(str(path) for path in paths)}")
+    for sentence in failed:
+        warn(sentence)
+    return BAD_INPUT if failed else DONE
+
+
+def _known(config: Common) -> list:
+    from llava.report import artefacts
+
+    return artefacts.everything(config.methods)
+
+
+def _make_one(config: Common, artefact) -> None:  # type: ignore[no-untyped-def]
+    from llava.report import runs
+    from llava.report.store import Store
+
+    store = Store(config.source)
+    cells = artefact.cells(store.target)
+    if config.source.dry_run:
+        _show(runs.told(store, runs.plan(store, cells)))
+        return
+    if config.source.run:
+        _show(runs.complete(store, cells, warn))
+    paths = artefact.make(store, config.output)
+    for path in paths:
+        if path.suffix == ".md":
+            say(path.read_text(encoding="utf-8"))
+    say(f"Written: {', '.join(map(str, paths))}")
+
+
+def _show(lines: Sequence[str]) -> None:
+    for line in lines:
+        say(line)
+
+
+def _number_problems(kind: str, number: str, known: Sequence[str]) -> list[str]:
+    if number in known:
+        return []
+    given = f"The paper has no {kind} {number}" if number else f"No {kind} is named"
+    return [f"{given}: give one of {', '.join(known)}, e.g. python -m llava.report {kind} {known[0]}."]
