@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -40,9 +41,15 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def value_problems(method: Any) -> list[str]:
     """Return one sentence per field whose value has the wrong kind or lies outside its range."""
-    hints = typing.get_type_hints(type(method))
+    hints = _hints(type(method))
     found = (_problem(field, getattr(method, field.name), hints[field.name]) for field in options_of(type(method)))
     return [problem for problem in found if problem]
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of a class's fields; evaluating their texts takes longer than all the checks."""
+    return typing.get_type_hints(cls)
 
 
 def _problem(field: dataclasses.Field, value: Any, hint: Any) -> str | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llava.report.store import Record
 
 EMBEDDED = "llava-nano"
-FLAGS = ("limit", "model_path", "data", "benchmarks", "dtype", "attn_implementation", "weights", "seed")
+FLAGS = ("limit", "model_path", "data", "dtype", "attn_implementation", "weights", "seed")
 """Fields of `Source` that a command to type repeats."""
 
 
