@@ -93,6 +93,17 @@ def missing_advice(store: Store, cells: Iterable[Cell], name: str) -> str | None
     return command_for(missing, words_of(name), store) if missing else None
 
 
+def command_of(store: Store, name: str) -> str:
+    """Return the sentence that says how to make an artefact again from the results that are there."""
+    return f"Made by `{' '.join(['python -m llava.report', words_of(name), store.source.flags]).strip()}`."
+
+
+def page(title: str, body: str, notes: Sequence[str]) -> str:
+    """Return a Markdown page: what the first note says stands above the body, since nobody should miss it."""
+    first, *others = notes
+    return "\n".join([f"# {title}", "", first, "", body, "", *(f"- {note}" for note in others), ""])
+
+
 def write(sheet: Sheet, output: Path, name: str) -> list[Path]:
     """Write `<name>.md`, `.csv` and `.json` into a folder."""
     output.mkdir(parents=True, exist_ok=True)

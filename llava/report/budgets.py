@@ -54,16 +54,16 @@ def options(method: str, removed: float, target: Target, **more: Any) -> MethodO
 def works_on(method: str, target: Target) -> bool:
     """Whether a method can work on the target's family, as far as the classes tell."""
     try:
-        return target.family in _families(registry.get(method))
+        return target.family in _families(method)
     except ConfigurationError:
         return False
 
 
 @cache
-def _families(cls: type) -> frozenset[str]:
+def _families(method: str) -> frozenset[str]:
     from llava.methods import families_of
 
-    return frozenset(families_of(cls).replace(",", " ").split())
+    return frozenset(families_of(registry.get(method)).replace(",", " ").split())
 
 
 def _presets(method: str) -> set[str]:

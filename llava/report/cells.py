@@ -13,10 +13,13 @@ from llava.errors import LlavaError
 from llava.methodoptions import MethodOptions
 
 if TYPE_CHECKING:
-    from llava.report.store import Record
+    from llava.report.targets import Record
 
 EMBEDDED = "llava-nano"
-FLAGS = ("limit", "model_path", "data", "dtype", "attn_implementation", "weights", "seed")
+FLAGS = (
+    *("limit", "model_path", "data", "dtype", "attn_implementation", "min_pixels", "max_pixels", "load_8bit"),
+    *("load_4bit", "weights", "val", "seed"),
+)
 """Fields of `Source` that a command to type repeats."""
 
 
@@ -102,14 +105,24 @@ class Source:
     """Compute only these columns, separated by commas (pope,mme); default: all that the table has."""
     val: bool = False
     """VQAv2 and VizWiz on their val splits, which can be scored here, instead of test."""
-    batch_size: int = 8
-    """Questions answered at once."""
+    batch_size: int | str = 8
+    """Questions answered at once; auto: as many as answer most in a second and fit in the memory."""
+    fast: bool = False
+    """Compile the layers after the cut and the decoding steps; pays on a GPU, seldom on a CPU."""
     dtype: str | None = None
     """float32, float16 or bfloat16."""
     device: str | None = None
     """cpu, cuda, ..."""
     attn_implementation: str | None = None
     """sdpa, eager or flash_attention_2."""
+    min_pixels: int | None = None
+    """Smaller images are enlarged to so many pixels (Qwen-VL)."""
+    max_pixels: int | None = None
+    """Larger images are reduced to so many pixels (Qwen-VL)."""
+    load_8bit: bool = False
+    """Load in 8 bits (bitsandbytes)."""
+    load_4bit: bool = False
+    """Load in 4 bits (bitsandbytes)."""
     seed: int = 0
     """Seed of everything random."""
     fresh: bool = False
@@ -143,8 +156,12 @@ class Source:
         ]
         for name, low in (("limit", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
-            if value is not None and value < low:
+            if isinstance(value, str) and value != "auto":
+                found.append(f"--batch-size {value} is no number: give 8 or another count, or auto.")
+            elif isinstance(value, int) and value < low:
                 found.append(f"--{name.replace('_', '-')} {value} is too small: give at least {low}.")
+        if self.load_8bit and self.load_4bit:
+            found.append("--load-8bit and --load-4bit exclude each other: give one of them.")
         if self.dtype is not None or self.attn_implementation is not None:
             from llava.model.placement import ATTENTION, DTYPES
 
@@ -163,8 +180,8 @@ class Source:
         for name in ("results", *FLAGS):
             value = getattr(self, name)
             if value != getattr(usual, name):
-                words.append(f"--{name.replace('_', '-')} {value}")
-        return " ".join([*words, *(["--val"] if self.val else [])])
+                words.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}"))
+        return " ".join(words)
 
 
 def method_of(cell: Cell, target: Target, seed: int = 0) -> Any:

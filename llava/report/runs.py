@@ -84,7 +84,12 @@ def complete(store: Store, cells: Iterable[Cell], say: Say) -> list[str]:
     say(f"{len(missing.cells)} results are missing, {missing.questions} questions.")
     loaded = store.loaded()
     settings = Settings(
-        folder=source.folders[0], batch_size=source.batch_size, seed=source.seed, limit=source.limit, say=say
+        folder=source.folders[0],
+        batch_size=source.batch_size,
+        seed=source.seed,
+        limit=source.limit,
+        say=say,
+        fast=source.fast,
     )
     left_out: dict[str, str] = {}
     for number, cell in enumerate(missing.cells, start=1):

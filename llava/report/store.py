@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from llava.errors import BadInput
 from llava.eval import benchmarks, identity
 from llava.methodoptions import MethodOptions
-from llava.report import records
-from llava.report.cells import EMBEDDED, Cell, Source, Target, decoder_layers, method_of
+from llava.report import records, targets
+from llava.report.cells import Cell, Source, Target, method_of
+from llava.report.targets import Record
 
 if TYPE_CHECKING:
     from llava.eval.asking import LoadedModel
 
-Record = Mapping[str, Any]
 KERNEL = ("dtype", "attention")
 """What all results of one table share, besides the model."""
 
@@ -53,56 +52,14 @@ class Store:
 
     @cached_property
     def target(self) -> Target:
-        """The model that is meant: the one named, else the embedded one or the only one there are results of.
-
-        Raises:
-            BadInput: results of several models are there, and none is named.
-        """
-        path = self.source.model_path
-        names = {record["model"]["path"] for record in self.everything}
-        if path is None and not self.source.run and names and EMBEDDED not in names:
-            if len(names) > 1:
-                raise BadInput(
-                    f"There are results of several models ({', '.join(sorted(names))}): name one with --model-path."
-                )
-            path = names.pop()
-        return self._described(path)
-
-    def _described(self, path: str | None) -> Target:
-        from llava.model import checkpoints
-        from llava.model.families import FAMILIES, family_for
-
-        name = EMBEDDED if path is None else Path(path).resolve().name
-        own = [record for record in self.everything if record["model"]["name"] == name]
-        layers = next((n for n in map(decoder_layers, own) if n), None)
-        if path is not None and own and not Path(path).is_dir():  # results alone say enough
-            families = {family.name: family for family in FAMILIES}
-            family = families.get(own[0]["model"]["family"])
-        else:
-            folder = checkpoints.find_folder(path)
-            config = checkpoints.read_json(folder / "config.json")
-            family = family_for(folder, config)
-            layers = {**config, **config.get("text_config", {})}.get("num_hidden_layers", layers)
-        if family is None:
-            raise BadInput(f"The results of {name} are of a family this version does not know.")
-        return Target(name, path, family.name, family.budget_rule, layers, family.inputs, self.source.val)
+        """The model that is meant."""
+        return targets.target_of(self.source, self.everything)
 
     def loaded(self) -> LoadedModel:
         """Return the model and its processor, loaded at the first call."""
         if self._loaded is None:
-            import llava
-            from llava.eval.asking import LoadedModel
-
-            source = self.source
-            model, processor = llava.load(
-                self.target.path,
-                device=source.device,
-                dtype=source.dtype,
-                attn_implementation=source.attn_implementation,
-            )
-            digest = identity.weights_digest(model)
-            self._loaded = LoadedModel(model, processor, self.target.path or EMBEDDED, digest)
-            self.__dict__.pop("_chosen", None)  # which weights are meant is known only now
+            self._loaded = targets.load(self.source, self.target)
+            self.__dict__.pop("_chosen", None)  # which results are its own is known only now
         return self._loaded
 
     # ---------------------------------------------------------------------------------------------------- the results
@@ -111,28 +68,13 @@ class Store:
     def _chosen(self) -> dict[tuple[str, str], list[Record]]:
         """(benchmark, method) -> results of the model that is meant, newest first."""
         grouped: dict[tuple[str, str], list[Record]] = {}
-        for record in sorted(self._of_the_model(), key=lambda record: record["finished"], reverse=True):
+        several = self.target.embedded and targets.several_weights(self.target, self.everything)
+        if several and self.source.weights is None:
+            self.loaded()  # small enough to be asked which of them is meant
+        own = targets.own_results(self.source, self.target, self.everything, self._loaded)
+        for record in sorted(own, key=lambda record: record["finished"], reverse=True):
             grouped.setdefault((record["benchmark"], record["method"]["name"]), []).append(record)
         return grouped
-
-    def _of_the_model(self) -> list[Record]:
-        source, target = self.source, self.target
-        mine = [record for record in self.everything if record["model"]["name"] == target.name]
-        for name, value in (("dtype", source.dtype), ("attention", source.attn_implementation)):
-            mine = [record for record in mine if value is None or record[name] == value]
-        if source.fresh:
-            now = identity.code_digest()
-            mine = [record for record in mine if _configured(record, "code") == now]
-        digests = Counter(record["model"]["weights_digest"] for record in mine)
-        wanted = source.weights
-        if self._loaded is None and wanted is None and len(digests) > 1 and target.embedded:
-            self.loaded()  # small enough to be asked which of them is meant
-        if self._loaded is not None:
-            wanted = self._loaded.digest
-        if wanted is None and len(digests) > 1:
-            listed = ", ".join(f"{digest} ({count} results)" for digest, count in digests.items())
-            raise BadInput(f"There are results of several weights of {target.name}: {listed}. Add --weights DIGEST.")
-        return [record for record in mine if wanted is None or record["model"]["weights_digest"].startswith(wanted)]
 
     @property
     def left_aside(self) -> int:
@@ -234,6 +176,11 @@ class Store:
             if len(values) > 1:
                 flag = "--attn-implementation" if name == "attention" else f"--{name}"
                 raise BadInput(f"The results differ in {name} ({', '.join(values)}): choose one with {flag}.")
+        pixels = sorted({str(targets.configured(record, "pixels")) for record in chosen})
+        if len(pixels) > 1:
+            raise BadInput(
+                f"The results differ in the pixels of their images ({'; '.join(pixels)}): give other folders."
+            )
 
     def files(self, kind: str) -> list[tuple[Path, dict[str, Any]]]:
         """Return the other JSON files of the folders that have a key `kind` ("bench", "analysis"), by name."""
@@ -242,7 +189,7 @@ class Store:
 
 def question_set(record: Record) -> str:
     """Return what tells two sets of questions apart."""
-    digest = (_configured(record, "questions") or {}).get("digest")
+    digest = (targets.configured(record, "questions") or {}).get("digest")
     return digest or f"{record['split']} {record['samples']['scored']}"
 
 
@@ -251,9 +198,5 @@ def version_of(record: Record) -> dict[str, str]:
     versions = {
         name: record["versions"][name] for name in ("llava", "torch", "transformers") if name in record["versions"]
     }
-    code = _configured(record, "code")
+    code = targets.configured(record, "code")
     return {**versions, **({"code": code} if code else {})}
-
-
-def _configured(record: Record, name: str) -> Any:
-    return record.get("configuration", {}).get(name)

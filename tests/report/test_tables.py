@@ -59,7 +59,20 @@ def test_table_1_puts_ours_beside_the_papers(tmp_path, capsys):
     assert mine[0]["pope"] == "72.0" and float(mine[0]["average"]) == 95 and mine[0]["cache_percent"][:5] == "33.33"
     assert content["questions"]["mme"] == 20 and content["artefact"] == "table1"
     said = capsys.readouterr().out
-    assert "LLaVA-1.5-7B and LLaVA-Next-7B were not run" in said and "table 1 --results" in said
+    assert "LLaVA-1.5-7B and LLaVA-Next-7B, the paper's models, were not run" in said and "table 1 --results" in said
+
+
+def test_who_is_first_is_said_of_lines_with_the_same_benchmarks(tmp_path):
+    scores = {"none": 100.0, "dart-64": 90.0, "fastv-64": 95.0, "random-64": 50.0}
+    made_ = [result("pope", method, score) for method, score in scores.items()]
+    write(tmp_path / "in", *made_, result("pope", "tome-192", 90.0))
+    notes = made(tmp_path, "1")[3]["notes"]
+    assert (
+        "retain 64: of 3 lines with results of 1 benchmarks, FastV (ECCV24) keeps the largest part of the unpruned "
+        "score (95.0 %); DART (this paper) 90.0 (2nd), Random tokens 50.0 (3rd)."
+    ) in notes
+    assert not any(note.startswith("retain 192") for note in notes)  # nothing to compare
+    assert any("one answer is 10.0 points" in note for note in notes)
 
 
 def test_the_papers_rows_come_in_the_papers_order():

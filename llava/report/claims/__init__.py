@@ -84,10 +84,11 @@ class Claims:
             + (": one small model and small data neither prove nor refute the paper." * store.target.embedded or "."),
             *surroundings(store.all()),
             *left_over(store),
+            artefacts.command_of(store, self.name),
         ]
         shown = [[number, text, here, f"**{outcome}**", rule] for number, text, outcome, here, rule in rows]
         body = markdown(["#", "the paper says", "measured here", "outcome", "holds when"], shown, words=5)
-        text = "\n".join([f"# {self.title}", "", body, "", *(f"- {note}" for note in notes), ""])
+        text = artefacts.page(self.title, body, notes)
         content = {
             "title": self.title,
             "model": store.target.name,

@@ -9,7 +9,7 @@ from pathlib import Path
 from llava.errors import BadData
 from llava.eval.screen import DASH, number
 from llava.report import artefacts, paper
-from llava.report.artefacts import Sheet
+from llava.report.artefacts import Sheet, page
 from llava.report.budgets import options, works_on
 from llava.report.cells import Cell, Target
 from llava.report.store import Record, Store
@@ -123,6 +123,7 @@ def _notes(found: Sequence[Record], store: Store) -> list[str]:
         f"with the {shape['pruned_after']} unpruned layers it is {cache_mb(dart['tokens'], whole['tokens']):.1f} MB.",
         *surroundings(found),
         *left_over(store),
+        artefacts.command_of(store, f"table{NUMBER}"),
     ]
     return said
 
@@ -134,7 +135,7 @@ def _sheet(title: str, parts: Mapping[str, Sequence[Cost]], notes: Sequence[str]
             rows.append([f"**{part}**", *[""] * (len(HEADER) - 1)])
         rows += [_text(cost) for cost in costs]
         numbers += [[part, *asdict(cost).values()] for cost in costs]
-    text = "\n".join([f"# {title}", "", markdown(HEADER, rows, words=2), "", *(f"- {note}" for note in notes), ""])
+    text = page(title, markdown(HEADER, rows, words=2), notes)
     content = {
         "title": title,
         "parts": {part: [asdict(cost) for cost in costs] for part, costs in parts.items()},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from llava.report import paper
-from llava.report.artefacts import missing_advice
+from llava.report import artefacts, paper
 from llava.report.budgets import UNTRAINED
 from llava.report.cells import Target
+from llava.report.paper import UPPER_BOUND
 from llava.report.store import Record, Store, version_of
 from llava.report.tables.lines import OTHER, Line, is_own, stand_in
 from llava.report.tables.writing import UNEQUAL
@@ -22,8 +22,8 @@ READING = (
 def notes(number: str, found: Sequence[Line], store: Store, name: str) -> list[str]:
     """Return the sentences below a score table."""
     results = [record for line in found for record in line.here.values()]
-    said = [whose(number, store.target), READING]
-    said += surroundings(results)
+    said = [whose(number, store.target), *ranking(found), READING]
+    said += grain(found) + surroundings(results)
     said += not_reproduced(found)
     said += short_averages(found)
     said += [
@@ -38,8 +38,51 @@ def notes(number: str, found: Sequence[Line], store: Store, name: str) -> list[s
             unable.setdefault(line.why_empty, []).append(line.label)
     said += [f"{', '.join(dict.fromkeys(labels))}: {why}." for why, labels in unable.items()]
     said += left_over(store)
-    advice = missing_advice(store, [cell for line in found for cell in line.cells.values()], name)
-    return [*said, *([advice] if advice else [])]
+    advice = artefacts.missing_advice(store, [cell for line in found for cell in line.cells.values()], name)
+    return [*said, artefacts.command_of(store, name), *([advice] if advice else [])]
+
+
+def ranking(found: Sequence[Line]) -> list[str]:
+    """Return who comes first at every setting, and where DART and random tokens come."""
+    said = []
+    for setting in dict.fromkeys(line.setting for line in found if line.setting != UPPER_BOUND):
+        block = [line for line in found if line.setting == setting and line.average]
+        count = max((line.average.count for line in block if line.average), default=0)
+        kept = [
+            (line.average.value, line)
+            for line in block
+            if line.average and line.average.value is not None and line.average.count == count
+        ]
+        order = sorted(kept, key=lambda pair: -pair[0])
+        named = [
+            f"{line.label} {value:.1f} ({_nth(place)})"
+            for place, (value, line) in enumerate(order, start=1)
+            if line.method in ("dart", "random")
+        ]
+        if len(order) > 1 and named:
+            said.append(
+                f"{setting.replace('_', ' ')}: of {len(order)} lines with results of {count} benchmarks, "
+                f"{order[0][1].label} keeps the largest part of the unpruned score ({order[0][0]:.1f} %); "
+                f"{', '.join(named)}."
+            )
+    return said
+
+
+def grain(found: Sequence[Line]) -> list[str]:
+    """Return how much one question weighs in the column with the fewest."""
+    counts = [record["samples"]["scored"] for line in found for record in line.here.values()]
+    if not counts:
+        return []
+    few = min(counts)
+    return [
+        f"The smallest column has {few} questions: there one answer is {100 / few:.1f} points of accuracy, so that "
+        "small differences say nothing."
+    ]
+
+
+def _nth(place: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(place % 10 if place % 100 not in (11, 12, 13) else 0, "th")
+    return f"{place}{ending}"
 
 
 def whose(number: str, target: Target) -> str:
@@ -47,9 +90,9 @@ def whose(number: str, target: Target) -> str:
     models = list(dict.fromkeys(row.model for row in paper.rows(number)))
     beside = stand_in(number, target)
     if not is_own(number, target):
-        unrun = f"{' and '.join(models)} {'were' if len(models) > 1 else 'was'} not run"
+        several = len(models) > 1
         return (
-            f"The paper's own: {unrun}. "
+            f"{' and '.join(models)}, the paper's model{'s' * several}, {'were' if several else 'was'} not run. "
             f"The lines of {target.name} stand beside {beside} to show the same experiment on another model; their "
             "scores are not comparable with the paper's, only what a method loses is."
         )

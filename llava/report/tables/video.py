@@ -10,7 +10,7 @@ from typing import Any
 from llava.errors import BadData
 from llava.eval.screen import DASH, number
 from llava.report import artefacts, paper
-from llava.report.artefacts import Sheet
+from llava.report.artefacts import Sheet, page
 from llava.report.budgets import Budget, budget, options, works_on
 from llava.report.cells import Cell, Target
 from llava.report.paper import Average
@@ -172,7 +172,7 @@ def _notes(store: Store, found: Sequence[Record], measured: Sequence[VideoLine])
         if average.reproduced is False and average.value is not None
     ]
     said += [f"\u2260 Printed averages that do not follow from the printed numbers: {'; '.join(odd)}."] if odd else []
-    return [*said, *surroundings(found), *left_over(store)]
+    return [*said, *surroundings(found), *left_over(store), artefacts.command_of(store, f"table{NUMBER}")]
 
 
 def _how() -> str:
@@ -188,7 +188,7 @@ def _sheet(title: str, lines: Sequence[VideoLine], questions: Mapping[str, int],
     rows = [["questions behind each cell", "", *[""] * 5, *counts, "", "", ""]] if questions else []
     rows += [_text(line) for line in lines]
     flat = [_numbers(line) for line in lines]
-    text = "\n".join([f"# {title}", "", markdown(header, rows, words=2), "", *(f"- {note}" for note in notes), ""])
+    text = page(title, markdown(header, rows, words=2), notes)
     names = ["label", "from", "asked", "kept", "mean_over_layers", "cache_percent", "flops_percent"]
     names += [f"{column}_{what}" for column in columns() for what in ("accuracy", "score")]
     names += ["average_accuracy", "average_score", "average_accuracy_printed", "average_score_printed"]

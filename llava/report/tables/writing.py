@@ -7,7 +7,7 @@ from typing import Any
 
 from llava.eval.screen import DASH, number
 from llava.report import paper
-from llava.report.artefacts import Sheet
+from llava.report.artefacts import Sheet, page
 from llava.report.cells import Target
 from llava.report.paper import UPPER_BOUND, Average
 from llava.report.store import Record
@@ -35,7 +35,7 @@ def sheet(
         upright: benchmarks across; False: benchmarks down, as the paper prints Table 6.
     """
     body = _across(lines, columns, target) if upright else _down(lines, columns, target)
-    text = "\n".join([f"# {title}", "", body, "", *(f"- {note}" for note in notes), ""])
+    text = page(title, body, notes)
     header = ["block", "method", "label", "from", *BUDGET_KEYS, *columns, "average", "average_over", "average_printed"]
     return Sheet(text, header, _numbers(lines, columns, target), _content(title, lines, columns, target, notes))
 
