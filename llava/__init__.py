@@ -34,6 +34,7 @@ _HOMES = {
     "load": "llava.model.builder",
     "calibrate": "llava.model.calibrate",
     "Report": "llava.model.report",
+    "Reuse": "llava.model.reuse",
     **dict.fromkeys(_METHODS, "llava.reduction"),
 }
 

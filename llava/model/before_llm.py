@@ -49,6 +49,8 @@ class Shortening:
         self.method, self.model, self.family = method, model, family
         self.wrappers = Wrappers()
         self.running = threading.local()
+        self.reuse: Any = None  # keeps what was chosen of an image
+        self.scores = False  # whether to note what the method ranks the tokens by
         # Older versions of transformers take no features: the model asks for them itself, and gets the chosen ones.
         takes_features = ENCODED in inspect.signature(type(model).forward).parameters
         self.encodes_itself = not (takes_features and hasattr(model, "_supports_mm_encoder_outputs"))
@@ -159,12 +161,13 @@ class Shortening:
             whole = model._prepare_position_ids_for_generation(ids, {**kwargs, "attention_mask": mask})
         elif whole is None:
             whole = family.positions(model, kwargs)
-        choosing = Choosing(self.method, model, family, kwargs, layout, whole)
+        choosing = Choosing(self.method, model, family, kwargs, layout, whole, self.scores, self.reuse)
         if choosing.keeps_all():
             return None, kwargs
         kept, encoded = choosing.run()
         pad = getattr(model.config.get_text_config(), "pad_token_id", None) or 0
         short = shorten(layout, ids, kept, whole, self.method.positions == ORIGINAL, pad, choosing.watch)
+        short.units = choosing.units
         return short, self._call(short, encoded, kwargs)
 
     def _call(self, short: ShortPrompt, encoded: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:

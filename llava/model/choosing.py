@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from llava.errors import BadInput, UnsupportedModel
+from llava.model.chosen import Chosen
+from llava.model.encoding import Units
 from llava.model.families.base import Family
 from llava.model.families.tower import PIXELS
 from llava.model.layout import Layout
+from llava.model.reuse import Reuse
 from llava.model.stopwatch import Stopwatch
 from llava.model.vision import TowerReader, split_features
 from llava.reduction.base import ORIGINAL
@@ -49,11 +52,23 @@ class Choosing:
         inputs: the model's arguments.
         layout: the prompt.
         positions: of the prompt; their dimensions matter.
+        scores: whether to note what the method ranks the tokens by.
+        reuse: where what was chosen of an image is kept; None: nowhere.
     """
 
     def __init__(
-        self, method: BeforeLLM, model: Any, family: Family, inputs: dict[str, Any], layout: Layout, positions: Tensor
+        self,
+        method: BeforeLLM,
+        model: Any,
+        family: Family,
+        inputs: dict[str, Any],
+        layout: Layout,
+        positions: Tensor,
+        scores: bool = False,
+        reuse: Reuse | None = None,
     ):
+        self.scores, self.reuse = scores, reuse
+        self.units: dict[str, Units] = {}
         self.method, self.model, self.family, self.inputs, self.layout = method, model, family, inputs, layout
         self.several_axes = positions.ndim > 2
         self.watch = Stopwatch(model.device)
@@ -87,26 +102,63 @@ class Choosing:
             BadInput: images and placeholders do not fit, or the method returned something else than a `Kept`.
         """
         outputs, images, places = {}, {}, list(self._images())
+        chosen: dict[str, Chosen] = {}
         for kind, name in PIXELS.items():
             given = (self.inputs.get(ENCODED) or {}).get(kind)
             lengths = [n_visual for _, _, n_visual, own, _ in places if own == kind]
             if given is not None:
                 outputs[kind], images[kind] = self._given(given, lengths, kind)
             elif self.inputs.get(name) is not None:
-                outputs[kind], images[kind] = self.readers[kind].encode(self.inputs, self.tilings[kind], lengths)
+                known = self._chosen_before(kind, lengths)
+                chosen |= {} if known is None else {kind: known}
+                outputs[kind], images[kind] = self._encoded(kind, lengths, known)
         waiting = {kind: iter(states) for kind, states in images.items()}
         seeds = iter(self.layout.seeds(together=False))
-        chosen: dict[str, list[tuple[ImageState, Kept]]] = {kind: [] for kind in outputs}
+        going_on: dict[str, list[tuple[Kept, Tensor]]] = {kind: [] for kind in outputs}
         kept: list[list[Kept]] = [[] for _ in self.layout.visual]
         for each in places:
             row, _, n_visual, kind, _ = each
-            image = self._next(waiting, kind)
-            whole = self._whole(*each) and image.n_visual == n_visual
-            kept[row].append(self._choose(replace(image, seed=next(seeds)), whole))
-            chosen[kind].append((image, kept[row][-1]))
+            seed, known, number = next(seeds), chosen.get(kind), len(going_on.get(kind, ()))
+            choice = None if known is None else known.known(number)
+            if choice is not None:
+                own, features = choice.kept, choice.features
+            else:
+                image = self._next(waiting, kind)
+                whole = self._whole(*each) and image.n_visual == n_visual
+                own = self._choose(replace(image, seed=seed), whole)
+                features = _features(image, own)
+                if known is not None:
+                    known.keep(number, own, features, outputs[kind])
+            kept[row].append(own)
+            going_on[kind].append((own, features))
         if any(True for states in waiting.values() for _ in states):
             raise BadInput("There are more images than places for them in the prompts. Give every image its place.")
-        return kept, {kind: self._filled(outputs[kind], chosen[kind]) for kind in outputs}
+        self.units = {kind: [known.unit(n) for n in range(len(known.keys))] for kind, known in chosen.items()}
+        return kept, {kind: self._filled(outputs[kind], going_on[kind]) for kind in outputs}
+
+    def _chosen_before(self, kind: str, lengths: list[int]) -> Chosen | None:
+        """What was chosen of the images for an earlier question; None if that cannot be known."""
+        method, family, reuse = self.method, self.family, self.reuse
+        if reuse is None or method.depends_on_question or torch.is_grad_enabled():
+            return None
+        if family.images_together or family.adds_between_layers:
+            why = family.images_together or "features of earlier vision layers belong to every token"
+            reuse.note(f"What is chosen of an image is not kept: {why}.")
+            return None
+        known = Chosen(reuse, method, self.model, family, self.inputs, kind, lengths, self.scores)
+        return known if known.matches else None
+
+    def _encoded(self, kind: str, lengths: list[int], known: Chosen | None) -> tuple[Any, list[ImageState]]:
+        """Encode the images of a kind, or those of which nothing is known."""
+        reader, tilings = self.readers[kind], self.tilings[kind]
+        if known is None:
+            return reader.encode(self.inputs, tilings, lengths)
+        missing = known.missing
+        if not missing:
+            choice: Any = known.known(0)
+            return choice.template(), []
+        own_tilings = None if tilings is None else [tilings[number] for number in missing]
+        return reader.encode(known.inputs_of_missing(), own_tilings, [lengths[number] for number in missing])
 
     def _given(self, output: Any, lengths: list[int], kind: str) -> tuple[Any, list[ImageState]]:
         """Images that the caller has encoded already: nothing of the tower can be seen."""
@@ -136,20 +188,17 @@ class Choosing:
         with self.watch.running():
             kept = self.method.select_image(image)
         self._refuse(kept)
+        if self.scores:
+            kept = replace(kept, scores=_in_prompt(self.method.scores(image), image))
         if kept.values is not None and kept.space == TOWER:
             kept = replace(kept, values=image.project(kept.values))
         if kept.sources is not None and image.tiles.source is not None:
             kept = replace(kept, sources=_offsets(kept.sources, image.tiles.source))
         return kept
 
-    def _filled(self, output: Any, chosen: list[tuple[ImageState, Kept]]) -> Any:
-        features: list[Tensor] = []
-        rows: list[Tensor] = []
-        for image, kept in chosen:
-            values = image.features[kept.indices] if kept.values is None else kept.values
-            features.append(values.to(image.features.dtype))
-            if kept.values is None and kept.indices is not None:
-                rows.append(kept.indices)
+    def _filled(self, output: Any, going_on: list[tuple[Kept, Tensor]]) -> Any:
+        rows = [kept.indices for kept, _ in going_on if kept.values is None and kept.indices is not None]
+        features = [features for _, features in going_on]
         return self.family.with_features(output, features, rows if len(rows) == len(features) else None)
 
     def _refuse(self, kept: Any) -> None:
@@ -180,6 +229,21 @@ class Choosing:
                 f"Method {name!r} merges tokens, which have no place of their own then: positions='{ORIGINAL}' cannot "
                 "be used. Give positions='renumbered'."
             )
+
+
+def _features(image: ImageState, kept: Kept) -> Tensor:
+    """(K, D) what goes on of an image."""
+    return (image.features[kept.indices] if kept.values is None else kept.values).to(image.features.dtype)
+
+
+def _in_prompt(scores: Tensor | None, image: ImageState) -> Tensor | None:
+    """(T, N) scores of the tokens of tiles -> (L,) of the image's tokens in the prompt, NaN at newlines."""
+    if scores is None:
+        return None
+    flat, source = scores.float().flatten(), image.tiles.source
+    if source is None:
+        return flat if len(flat) == image.n_visual else None
+    return torch.where(source >= 0, flat[source.clamp_min(0)], torch.nan)
 
 
 def _offsets(sources: Tensor, all_sources: Tensor) -> Tensor:

@@ -53,8 +53,13 @@ def stage_mask(
     """
     if torch.is_tensor(given) and given.ndim == 4:
         return _gathered(given, layer, stage, cache)
-    make = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type(config, layer)]
-    valid = _seen(config, layer, hidden, stage.valid, cache)
+    return causal_mask(config, layer, hidden, stage.valid, cache)
+
+
+def causal_mask(config: Any, layer: int, hidden: Tensor, valid: Tensor | None, cache: Any) -> Tensor | None:
+    """Mask for queries (B, S, D) after what the layer's cache holds; `valid` (B, n): the first columns' padding."""
+    make: Any = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[layer_type(config, layer)]
+    valid = _seen(config, layer, hidden, valid, cache)
     return make(config=config, inputs_embeds=hidden, attention_mask=valid, past_key_values=cache, layer_idx=layer)
 
 

@@ -23,6 +23,10 @@ class Pass:
         read: what was read from the layer before a cut.
         groups, plan: the selection problems (`Groups`) of the next cut, and the survivors planned for each.
         positions: (B, N) of the prompt's columns, if they are to be counted anew.
+        ended: whether the layers that are still to come have been run already.
+        shared: what the prompts take from stored prefixes (`Shared`); None: nothing.
+        note_at, noted: layer whose input is to be noted, and that input.
+        stops: whether the layers from `note_at` on are left out.
         masks, rotary: masks by stage and layer type, and (stage, given table, new tables), shared by layers of a stage.
     """
 
@@ -35,6 +39,11 @@ class Pass:
     groups: Any = None
     plan: list[int] | None = None
     positions: Any = None
+    ended: bool = False
+    shared: Any = None
+    note_at: int | None = None
+    noted: Tensor | None = None
+    stops: bool = False
     masks: dict[tuple[int, str], Tensor | None] = field(default_factory=dict)
     rotary: list[tuple[Stage, Tensor, tuple[Tensor, ...]]] = field(default_factory=list)
 

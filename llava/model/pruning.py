@@ -8,9 +8,14 @@ from typing import Any
 
 from llava.errors import LlavaError
 from llava.model.before_llm import Shortening
+from llava.model.encoding import Encoding
 from llava.model.families import family_of
+from llava.model.fast import Fast
+from llava.model.fast.path import FastPath
 from llava.model.report import PrefillRecord, Report, RunTotals
-from llava.model.surgery import Surgery
+from llava.model.reuse import Reuse
+from llava.model.sharing import Sharing
+from llava.model.surgery import STATE, Surgery
 from llava.reduction.base import Reduction
 from llava.reduction.image import BeforeLLM
 
@@ -31,12 +36,24 @@ class Pruning:
     Args:
         method: which visual tokens survive.
         model: a vision-language model of transformers, as `llava.load` returns it.
+        scores: whether the reports also say what the method ranked the tokens by (`Report.steps`).
+        fast: whether to compile the layers after the last cut and the decoding steps; `llava.model.fast.Fast` has the
+            options. What cannot be compiled runs as without it, and the reason is told once (`fast_reason`).
+        reuse: where to keep what questions about the same image share; None: every prompt is computed in full.
 
     Raises:
         UnsupportedModel: the family is not known, or the method cannot work with this model.
     """
 
-    def __init__(self, method: Reduction, model: Any):
+    def __init__(
+        self,
+        method: Reduction,
+        model: Any,
+        *,
+        scores: bool = False,
+        fast: bool | Fast = False,
+        reuse: Reuse | None = None,
+    ):
         self.model = getattr(model, "_orig_mod", model)  # torch.compile hides the model inside
         self.family = family_of(self.model)
         decoder: Any = self.family.decoder(self.model)
@@ -44,6 +61,17 @@ class Pruning:
         self._surgery = Surgery(method, self.model, self.family, self._note)
         before = next((part for part in method.parts if isinstance(part, BeforeLLM)), None)
         self._shortening = None if before is None else Shortening(before, self.model, self.family)
+        self.reuse = reuse
+        self._encoding = Encoding(method, self.model, self.family, reuse)
+        self._surgery.encoded_units = self._encoding.units_of
+        if reuse is not None and reuse.prefixes:
+            inside, together = self._surgery.method, self._surgery.together
+            self._surgery.sharing = Sharing(method, inside, self.model, self.family, reuse, together, anew=scores)
+        self._surgery.scores = scores
+        if self._shortening is not None:
+            self._shortening.scores, self._shortening.reuse = scores, reuse
+        options = Fast() if fast is True else fast
+        self._fast = FastPath(self.model, decoder, options, STATE) if options else None
         self._records: deque[PrefillRecord] = deque()
         self._reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
         self._totals = RunTotals()
@@ -61,7 +89,11 @@ class Pruning:
                 f"The model is already pruned by {at_work.method}. Leave that `with` block or call remove() first; two "
                 "methods cannot be nested."
             )
+        if self._fast is not None:  # first, so that it gets the prompts as they are run
+            self._fast.install()
+            self._surgery.tail = self._fast.tail
         self._surgery.install()
+        self._encoding.install()
         if self._shortening is not None:
             self._shortening.install()
             self._surgery.short_prompt = self._shortening.current
@@ -73,13 +105,21 @@ class Pruning:
         if self.active:
             if self._shortening is not None:
                 self._shortening.remove()
+            self._encoding.remove()
             self._surgery.remove()
+            if self._fast is not None:
+                self._fast.remove()
             delattr(self._surgery.decoder, MARK)
 
     @property
     def active(self) -> bool:
         """Whether this pruning is at work."""
         return getattr(self._surgery.decoder, MARK, None) is self
+
+    @property
+    def fast_reason(self) -> str | None:
+        """Why nothing is compiled although it was asked for; None: it is, or it was not asked for."""
+        return None if self._fast is None else self._fast.reason
 
     def __enter__(self) -> Pruning:
         return self.install()

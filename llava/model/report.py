@@ -14,8 +14,10 @@ from llava.model.accounting import DecoderSize
 from llava.model.layout import Layout
 from llava.model.shortprompt import ShortPrompt
 from llava.model.stages import Stage
+from llava.model.steps import Ranking, Step, inside_steps, whole_steps
 from llava.model.stopwatch import Stopwatch
 from llava.reduction.base import Reduction
+from llava.reduction.image import BeforeLLM
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,13 @@ class Report:
         cache_bytes_unpruned: the same if every layer were as long as the first.
         flops_paper, flops_paper_unpruned: prefill by the paper's Eq. 11-13 (`accounting.flops_paper`).
         flops_exact, flops_exact_unpruned: floating point operations (`accounting.flops_exact`).
+        reused: prompt tokens that came from a stored prefix (`llava.model.reuse`) in the first layer.
+        flops_computed: floating point operations really done: `flops_exact` without those of stored prefixes, with
+            those of prefixes that were computed to be stored.
         selection_seconds: time spent choosing and gathering, measured on the device, for the whole batch.
         indices: per sample and image, ascending offsets within the image of the tokens in the last layer; empty where
             tokens were merged and have no place of their own.
+        steps: what every cut left of each image, in their order (one per cut).
     """
 
     method: str
@@ -60,13 +66,16 @@ class Report:
     flops_paper_unpruned: list[int]
     flops_exact: list[int]
     flops_exact_unpruned: list[int]
+    reused: list[int]
+    flops_computed: list[int]
     selection_seconds: float
     indices: list[list[Tensor]] = field(repr=False, compare=False)
+    steps: list[Step] = field(default_factory=list, repr=False, compare=False)
     _cache: Any = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the indices, as plain numbers and lists."""
-        return {name: value for name, value in vars(self).items() if name not in ("indices", "_cache")}
+        """Everything but the indices and steps, as plain numbers and lists."""
+        return {name: value for name, value in vars(self).items() if name not in ("indices", "steps", "_cache")}
 
     def line(self) -> str:
         """One line for people."""
@@ -77,6 +86,10 @@ class Report:
         newlines = ""
         if any(self.newlines):
             newlines = f", of them newlines {_total(self.newlines)} -> {_total(self.newlines_kept)}"
+        reused = ""
+        if any(self.reused):
+            done = sum(self.flops_computed) / sum(self.flops_exact_unpruned)
+            reused = f"; {_total(self.reused)} tokens from stored prefixes, FLOPs computed {done:.1%}"
         cache = "no cache"
         if self.cache_bytes is not None:
             cache = f"cache {self.cache_bytes / 1e6:.1f} of {self.cache_bytes_unpruned / 1e6:.1f} MB"
@@ -84,7 +97,7 @@ class Report:
             f"{self.method}: visual tokens {_total(self.visual)} -> {_total(self.final)}{after}{newlines} "
             f"(asked {_total(self.asked)}, mean over layers {sum(self.mean_over_layers):.1f}); {cache}; "
             f"prefill FLOPs {sum(self.flops_exact) / sum(self.flops_exact_unpruned):.1%} exact, "
-            f"{sum(self.flops_paper) / sum(self.flops_paper_unpruned):.1%} by the paper's formula; "
+            f"{sum(self.flops_paper) / sum(self.flops_paper_unpruned):.1%} by the paper's formula{reused}; "
             f"selection {self.selection_seconds * 1000:.1f} ms"
         )
 
@@ -96,7 +109,12 @@ class Report:
 
 @dataclass
 class PrefillRecord:
-    """What the surgery notes during a prefill; turned into a `Report` later, so that nothing waits for the device."""
+    """What the surgery notes during a prefill; turned into a `Report` later, so that nothing waits for the device.
+
+    Args:
+        skipped: per layer and sample, tokens that came from a stored prefix; empty: none did.
+        spent: by sample, tokens per layer of a prefix that was computed beforehand, to be stored.
+    """
 
     method: Reduction
     size: DecoderSize
@@ -107,6 +125,9 @@ class PrefillRecord:
     cache_bytes: int | None = None
     cache_bytes_unpruned: int | None = None
     before: ShortPrompt | None = None
+    rankings: list[Ranking] = field(default_factory=list)
+    skipped: list[list[int]] = field(default_factory=list)
+    spent: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def note_cache(self, cache: Any) -> None:
         """Read the cache at the end of the prefill."""
@@ -124,10 +145,13 @@ class PrefillRecord:
         alive = [_marked(layout, stage, stage.index) for stage in stages]
         kept = [(mask & (layout.host_image >= 0)).sum(1).tolist() for mask in alive]
         firsts = [stage.first_layer for stage in stages]
-        indices = _indices(layout, _marked(layout, stages[-1], stages[-1].source) if stages else layout.host_real)
+        left = [_indices(layout, _marked(layout, stage, stage.source)) for stage in stages]
+        indices = left[-1] if left else _indices(layout, layout.host_real)
+        steps = inside_steps(layout, list(zip(firsts, left, strict=True)), self.rankings)
         prompt, images, seconds = layout.lengths, layout.visual, self.stopwatch.seconds()
         if self.before is not None:
             kept, firsts, indices = [visual, *kept], [0, *firsts], self.before.whole_indices(indices)
+            steps = whole_steps(self.before, steps, self._score_name)
             prompt, images = self.before.whole_lengths(len(prompt))
             visual = [sum(each) for each in images]
             seconds += self.before.stopwatch.seconds()
@@ -159,10 +183,23 @@ class PrefillRecord:
             flops_paper_unpruned=[accounting.flops_paper(row, size) for row in full],
             flops_exact=[accounting.flops_exact(row, size) for row in lengths],
             flops_exact_unpruned=[accounting.flops_exact(row, size) for row in full],
+            reused=self.skipped[0] if self.skipped else [0] * len(prompt),
+            flops_computed=[self._computed(row, lengths[row]) for row in range(len(prompt))],
             selection_seconds=seconds,
             indices=indices,
+            steps=steps,
             _cache=self.cache,
         )
+
+    def _computed(self, row: int, lengths: list[int]) -> int:
+        """Operations done for a sample: those of its tokens after the stored ones, and of a prefix stored for it."""
+        size, stored = self.size, [layer[row] for layer in self.skipped]
+        own = accounting.flops_exact(lengths, size) - accounting.flops_exact(stored, size)
+        return own + accounting.flops_exact(self.spent.get(row, ()), size)
+
+    @property
+    def _score_name(self) -> str:
+        return next((part.score_name for part in self.method.parts if isinstance(part, BeforeLLM)), "")
 
     def _newlines(self, images: list[list[int]]) -> list[list[Tensor]]:
         """Per sample and image of the whole prompts: offsets of tokens that only end a row."""

@@ -34,6 +34,7 @@ class ShortPrompt:
         generating: whether generate(), which counts by the short prompt, is at work on it.
         handed_on: scores by name for later stages, (T,) each: one per visual token that goes on.
         encoded: by kind, what the model gets when it asks for the features of the images.
+        units: by kind, digest and number of tokens of what goes on of every image, where that is known by content.
     """
 
     layout: Layout
@@ -48,6 +49,7 @@ class ShortPrompt:
     generating: bool = False
     handed_on: dict[str, Tensor] = field(default_factory=dict)
     encoded: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, Any] = field(default_factory=dict)
 
     @property
     def n_columns(self) -> tuple[int, int]:

@@ -18,14 +18,18 @@ from llava.model import guards
 from llava.model.accounting import DecoderSize
 from llava.model.cachecut import cut_cache
 from llava.model.cuts import cut, cut_again
+from llava.model.encoding import Units
 from llava.model.families.base import Family
 from llava.model.layout import Layout
 from llava.model.masks import layer_type, prompt_padding, stage_mask
 from llava.model.passes import Pass
 from llava.model.positions import compact_positions, renumbers, rotary_tables, tables_by_type
+from llava.model.prefix import Shared
 from llava.model.report import PrefillRecord
+from llava.model.sharing import Sharing
 from llava.model.shortprompt import ShortPrompt
 from llava.model.stages import PromptState, Stage, take
+from llava.model.steps import ranking
 from llava.model.stopwatch import Stopwatch
 from llava.model.tap import Attention, peek, tapped
 from llava.model.uncached import UncachedPrompt
@@ -65,7 +69,11 @@ class Surgery:
         self.by_type = self.renumber and tables_by_type(self.decoder)
         self.handed: dict[str, Tensor] = {}
         self.short_prompt: Callable[[], ShortPrompt | None] = lambda: None  # asked in every prefill
+        self.tail: Callable[..., Tensor | None] | None = None  # runs all layers after the last cut at once
+        self.sharing: Sharing | None = None  # takes what prompts have in common from a store
+        self.encoded_units: Callable[[dict[str, Any]], dict[str, Units]] = lambda inputs: {}  # which images those are
         self.wrappers = Wrappers()
+        self.scores = False  # whether to note what the method ranks the tokens by
         self.inputs: dict[str, Any] = {}
         self.running: Pass | None = None
         self.uncached: deque[UncachedPrompt] = deque(maxlen=UNCACHED_PROMPTS)
@@ -80,6 +88,11 @@ class Surgery:
         wrap = self.wrappers.wrap
         wrap(self.family.body(self.model), "forward", self._around_body)
         wrap(self.decoder, "forward", self._around_decoder)
+        every = getattr(self.method, "cuts_cache", False) or (self.sharing is not None and self.sharing.possible)
+        first = 0 if every else min(self.method.layers, default=len(self.decoder.layers) + 1) - 1
+        for number, layer in enumerate(self.decoder.layers):
+            if number >= first:
+                wrap(layer, "forward", self._around_layer(number, layer))
         if not self.method.layers:
             return
         if self.family.adds_between_layers:
@@ -87,9 +100,6 @@ class Surgery:
         wrap(self.model, "forward", self._around_model)
         if hasattr(self.model, "_prefill"):
             wrap(self.model, "_prefill", self._around_generate_prefill)
-        for number, layer in enumerate(self.decoder.layers):
-            if number >= min(self.method.layers) - 1 or getattr(self.method, "cuts_cache", False):
-                wrap(layer, "forward", self._around_layer(number, layer))
 
     def remove(self) -> None:
         """Put every module back."""
@@ -119,6 +129,8 @@ class Surgery:
     def _around_decoder(self, original: Original, *args: Any, **kwargs: Any) -> Any:
         self.running = running = self._begin(kwargs)
         try:
+            if self.sharing is not None and running.record is not None:
+                running.shared = self._shared(running, original, kwargs)
             output = original(*args, **kwargs)
         finally:
             self.running = None
@@ -126,6 +138,20 @@ class Surgery:
         if running.record is not None:
             self._finish(running, getattr(output, "past_key_values", None))
         return output
+
+    def _shared(self, running: Pass, original: Original, kwargs: dict[str, Any]) -> Shared | None:
+        """What the prompts of a prefill take from the store; what is missing there is computed first."""
+
+        def run(alone: Pass, given: dict[str, Any]) -> None:
+            self.running = alone
+            try:
+                original(**given)
+            finally:
+                self.running = running
+
+        short = running.state.before
+        units = self.encoded_units(self.inputs) if short is None else short.units
+        return None if self.sharing is None else self.sharing.plan(running, units, kwargs, run)
 
     def _around_addition(self, original: Original, hidden: Tensor, visual: Tensor, features: Tensor) -> Tensor:
         running = self.running
@@ -208,26 +234,59 @@ class Surgery:
             running = self.running
             if running is None:  # someone runs a layer by itself
                 return original(hidden, *args, **kwargs)
+            if running.ended:  # by the tail, this layer included
+                return hidden
+            if number == running.note_at:
+                running.noted, running.ended = hidden, running.stops
+                if running.ended:
+                    return hidden
+            shared = running.shared
+            if shared is not None and number == shared.until:
+                hidden = shared.whole(hidden)
             if running.prefill:
                 running.cache = kwargs.get("past_key_values")
                 if self.renumber:
                     running.positions = kwargs["position_ids"].expand(len(hidden), -1)
-                if cuts_here:
+                if shared is not None and number == shared.cut:
+                    with running.record.stopwatch.running():
+                        hidden = shared.choose(number, running.state, hidden, running.positions)
+                    running.cut_made()
+                elif cuts_here and not (shared is not None and shared.stores_choice):
 
                     def run(**changed: Any) -> Any:
                         return original(hidden, *args, **{**self._fitted(kwargs, number, hidden, running), **changed})
 
                     hidden = self._cut(number, layer, hidden, running, run)
             kwargs = self._fitted(kwargs, number, hidden, running)
-            if not (reads and running.selects() and self._problem(number + 1, running) is not None):
-                return original(hidden, *args, **kwargs)
-            if "rotary" in self.method.needs:
+            in_part = shared is not None and shared.covers(number)
+            if cuts_here and self.tail is not None and running.prefill and not in_part:
+                output = self._tail_from(number, hidden, running, kwargs)
+                if output is not None:
+                    return output
+            chosen_anew = reads and running.selects() and not (shared is not None and shared.stores_choice)
+            read_here = chosen_anew and self._problem(number + 1, running) is not None
+            if read_here and "rotary" in self.method.needs:
                 cos, sin = kwargs["position_embeddings"]
                 running.read["rotary"] = tuple(table.expand(len(hidden), -1, -1) for table in (cos, sin))
-            with tapped(layer.self_attn, lambda attention: self._read(attention, running)):
+            first_query = 0
+            if in_part:
+                first_query = shared.first(number)
+                hidden, kwargs = shared.part(number, self.config, hidden, kwargs)
+            if not read_here:
+                return original(hidden, *args, **kwargs)
+            with tapped(layer.self_attn, lambda attention: self._read(attention, running), first_query):
                 return original(hidden, *args, **kwargs)
 
         return around
+
+    def _tail_from(self, number: int, hidden: Tensor, running: Pass, kwargs: dict[str, Any]) -> Tensor | None:
+        """The output of the last layer, if `number` was cut now and nothing is cut after it; else None."""
+        stage = running.state.at(number)
+        if self.tail is None or stage is None or stage.first_layer != number or number != max(self.method.layers):
+            return None
+        output = self.tail(number, hidden, stage, kwargs)
+        running.ended = output is not None
+        return output
 
     def _problem(self, number: int, running: Pass) -> tuple[Groups, list[int] | None] | None:
         """The selection problems of the cut before layer `number` and the planned survivors; None: nothing to cut."""
@@ -255,13 +314,22 @@ class Surgery:
                     attention = peek(layer, lambda: run(past_key_values=None))
                     columns, valid = method.queries(groups)
                     running.read["attention"] = attention.asked(columns, valid, groups)
-                selection = method.select(self._layer_state(number, hidden, groups, running))
+                layer_state = self._layer_state(number, hidden, groups, running)
+                selection = method.select(layer_state)
                 if not isinstance(selection, Selection):
                     selection = Selection(selection)
                 guards.refuse_selection(method, selection.kept, groups)
+                if self.scores:
+                    self._note_scores(layer_state, running)
                 hidden = cut(state, number, hidden, selection, groups, plan, self.together, running.positions)
         running.cut_made()
         return hidden
+
+    def _note_scores(self, layer_state: LayerState, running: Pass) -> None:
+        scores, state = self.method.scores(layer_state), running.state
+        if scores is not None:
+            noted = ranking(state.layout, state.newest, scores, layer_state.groups, self.method.score_name)
+            running.record.rankings.append(noted)
 
     def _layer_state(self, number: int, hidden: Tensor, groups: Groups, running: Pass) -> LayerState:
         needs, state = self.method.needs, running.state

@@ -31,9 +31,11 @@ class Attention:
     """What one attention call was given.
 
     Args:
-        query: (B, H, S, d); key, value: (B, G, S, d), G key/value heads; post-rotary, the first S columns of the cache.
+        query: (B, H, Q, d), those of the last Q of S columns; key, value: (B, G, S, d), G key/value heads; post-rotary,
+            the first S columns of the cache.
         mask: None, 4-D bool or additive, or 2-D.
         scaling: factor on the logits.
+        first: column of the first query, S - Q; the columns before it come from a stored prefix.
     """
 
     query: Tensor
@@ -41,17 +43,19 @@ class Attention:
     value: Tensor
     mask: Tensor | None
     scaling: float
+    first: int = 0
 
     def rows(self, index: Tensor) -> Tensor:
         """Attention probabilities of the query columns `index` (R,): (B, H, R, S), softmax in single precision."""
         samples = torch.arange(len(self.query), device=index.device)
         visible = self._visible(samples, index.expand(len(samples), -1))
-        return softmax_rows(self.query[:, :, index], self.key, visible, self.scaling)
+        return softmax_rows(self.query[:, :, index - self.first], self.key, visible, self.scaling)
 
     def asked(self, columns: Tensor, valid: Tensor, groups: Groups) -> AttentionRows:
         """The rows of the query columns (R, Q) of each selection problem, to be computed when they are read."""
         heads = torch.arange(self.query.shape[1], device=columns.device)
-        query = self.query[groups.sample[:, None, None], heads[:, None], columns[:, None]]  # (R, H, Q, d)
+        place = (columns - self.first).clamp_min(0)  # padding may be anywhere
+        query = self.query[groups.sample[:, None, None], heads[:, None], place[:, None]]  # (R, H, Q, d)
         visible = self._visible(groups.sample, columns)
         return AttentionRows(query, self.key, visible, groups, self.scaling, valid, columns)
 
@@ -66,11 +70,11 @@ class Attention:
 
     def _visible(self, samples: Tensor, columns: Tensor) -> Tensor:
         """(R, Q, S) bool: the keys that the query columns (R, Q) of the samples (R,) see."""
-        length = self.query.shape[2]
+        length = self.key.shape[2]
         visible = torch.arange(length, device=columns.device) <= columns[..., None]
         if self.mask is not None and self.mask.ndim == 4:
             rows = samples if self.mask.shape[0] > 1 else torch.zeros_like(samples)
-            mask = self.mask[rows[:, None], 0, columns, :length]
+            mask = self.mask[rows[:, None], 0, (columns - self.first).clamp_min(0), :length]
             visible = visible & (mask if mask.dtype == torch.bool else mask == 0)
         elif self.mask is not None:
             visible = visible & self.mask[samples, None, :length].bool()
@@ -78,12 +82,18 @@ class Attention:
 
 
 @contextmanager
-def tapped(attention: Any, read: Reader) -> Iterator[None]:
-    """Call `read` with every prefill attention call of one attention module inside the block."""
+def tapped(attention: Any, read: Reader, first: int = 0) -> Iterator[None]:
+    """Call `read` with every prefill attention call of one attention module inside the block.
+
+    Args:
+        attention: the module.
+        read: called with what its attention function is given.
+        first: column of the first query.
+    """
     config = attention.config
     attention.config = copy.copy(config)
     attention.config._attn_implementation_internal = TAP
-    attention.config.llava_tap = (config, read)
+    attention.config.llava_tap = (config, read, first)
     try:
         yield
     finally:
@@ -125,10 +135,10 @@ def _tap(
     **kwargs: Any,
 ) -> Any:
     tapping = module.config
-    config, read = tapping.llava_tap
-    length = query.shape[2]
+    config, read, first = tapping.llava_tap
+    length = first + query.shape[2]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    read(Attention(query, key[:, :, :length], value[:, :, :length], mask, scale))
+    read(Attention(query, key[:, :, :length], value[:, :, :length], mask, scale, first))
     eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
     module.config = config  # kernels read their own name there

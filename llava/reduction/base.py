@@ -45,6 +45,9 @@ class Reduction:
     paper: ClassVar[str] = ""  # title or arXiv number
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # published settings: name -> options
     calibration: ClassVar[Calibration | None] = None  # the option to turn until a budget is met
+    # Whether what survives of an image may depend on anything but the prompt up to the end of that prompt's last image.
+    # What does not is chosen once per image where prompts share images (`llava.model.reuse`).
+    depends_on_question: ClassVar[bool] = True
 
     # Decoder layers of the model the method is at work on; no option.
     n_layers: int | None = field(default=None, kw_only=True, compare=False, repr=False, metadata={"private": True})
@@ -93,15 +96,19 @@ class Reduction:
         """Visual tokens of one image that will survive, known before running; None if the content decides."""
         return n_visual
 
-    def __call__(self, model: Any) -> Pruning:
-        """Return the pruning of `model` by this method, to be used in a `with` block."""
+    def __call__(self, model: Any, **options: Any) -> Pruning:
+        """Return the pruning of `model` by this method, to be used in a `with` block.
+
+        Args:
+            options: `fast`, `scores`; see `llava.model.pruning.Pruning`.
+        """
         from llava.model.pruning import Pruning  # the one door from methods to models, opened only when used
 
-        return Pruning(self, model)
+        return Pruning(self, model, **options)
 
-    def apply(self, model: Any) -> Pruning:
-        """Prune `model` until `remove()` is called on the returned object."""
-        return self(model).install()
+    def apply(self, model: Any, **options: Any) -> Pruning:
+        """Prune `model` until `remove()` is called on the returned object; options as in a `with` block."""
+        return self(model, **options).install()
 
 
 def no_preset(cls: type[Reduction], name: str) -> str:
@@ -192,6 +199,7 @@ class LLMStage(Reduction):
     # renumbered, except in models whose visual tokens have positions of several dimensions.
     position_policy: ClassVar[str] = ORIGINAL
     cuts_cache: ClassVar[bool] = False  # whether `select_cache` is to be called
+    score_name: ClassVar[str] = ""  # what `scores` are, in words
 
     def prepare(self, state: LayerState) -> Any:
         """Look at the prompt once, before decoder layer 0; `state.hidden` are the input embeddings.
@@ -221,6 +229,13 @@ class LLMStage(Reduction):
         Text tokens are not in it: they always survive. A method that merges tokens returns a `Selection`.
         """
         raise NotImplementedError
+
+    def scores(self, state: LayerState) -> Tensor | None:
+        """Return what `select` ranks the visual tokens by, (R, L), the larger the better; None: no number per token.
+
+        Only called when somebody wants to see the scores.
+        """
+        return None
 
     def select_cache(self, state: CacheState) -> Tensor | None:
         """Return the (R, L) bool mask of visual tokens that stay in the cache of layer `state.layer`; None: all stay.

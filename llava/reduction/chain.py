@@ -54,6 +54,10 @@ class Chain(Reduction):
         return f"{self.first.paper}; {self.second.paper}"
 
     @property
+    def depends_on_question(self) -> bool:  # type: ignore[override]
+        return self.first.depends_on_question or self.second.depends_on_question
+
+    @property
     def parts(self) -> tuple[Reduction, ...]:
         return tuple(part for method in (self.first, self.second) for part in method.parts if part.name != "none")
 

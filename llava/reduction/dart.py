@@ -80,6 +80,7 @@ class DART(InLLM):
     released_rule: str = private("")
 
     paper: ClassVar[str] = "arXiv:2502.11494"
+    score_name: ClassVar[str] = "pivot score"
 
     @classmethod
     def from_released(
@@ -113,7 +114,12 @@ class DART(InLLM):
         return problems
 
     @property
-    def needs(self) -> frozenset[str]:
+    def depends_on_question(self) -> bool:  # type: ignore[override]
+        """Text pivots come from the question; attention is received from it, and a draw is seeded by it."""
+        return self.pivots_text > 0 or self.criterion.startswith((ATTENTION, RANDOM))
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]  # it depends on the criterion
         what = {K_NORM: "keys", V_NORM: "values", ATTENTION: "received", RANDOM: "seeds"}
         return frozenset({"normed", what[self.criterion.removesuffix("_max").removesuffix("_min")]})
 
@@ -137,6 +143,10 @@ class DART(InLLM):
             pivots_text=self.pivots_text,
             order=self.order,
         )
+
+    def scores(self, state: LayerState) -> Tensor:
+        """By which visual pivots are chosen; what else survives is decided by similarity to them, pivot by pivot."""
+        return state.groups.visual(self._pivot_scores(state))
 
     def _quotas(self, n_visual: int, n_text: int, n_images: int) -> list[int]:
         text_used = min(self.pivots_text, n_text)

@@ -49,6 +49,7 @@ class DivPrune(BeforeLLM):
     variant: str = option(OFFICIAL, choices=(OFFICIAL, DISTINCT))
 
     paper: ClassVar[str] = "arXiv:2503.02175"
+    depends_on_question: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
         "320": {"keep": 1 / 9},  # LLaVA-NeXT: of the tokens an image really has; 320 of 2880

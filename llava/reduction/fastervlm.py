@@ -51,7 +51,9 @@ class FasterVLM(BeforeLLM):
     variant: str = option(OFFICIAL, choices=(OFFICIAL, CLEAN))
 
     paper: ClassVar[str] = "arXiv:2412.01818"
+    depends_on_question: ClassVar[bool] = False
     needs_cls: ClassVar[bool] = True
+    score_name: ClassVar[str] = "attention of [CLS]"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
         "320": {"keep": 1 / 9},  # LLaVA-NeXT: 64 of each tile's 576, hence 320 for five tiles
@@ -65,8 +67,11 @@ class FasterVLM(BeforeLLM):
         known = n_tiles == 1 or (self.variant == OFFICIAL and not isinstance(self.keep, float))
         return self.asked(n_visual) if known else None
 
+    def scores(self, image: ImageState) -> Tensor:
+        return image.layer(self.layer).cls_attention().to(image.features.dtype).mean(1)  # (T, N)
+
     def select_image(self, image: ImageState) -> Kept:
-        scores = image.layer(self.layer).cls_attention().to(image.features.dtype).mean(1)  # (T, N)
+        scores = self.scores(image)
         if self.variant == CLEAN:
             scores = scores.masked_fill(~shown_tokens(image), -1)
         counts = quotas(self.keep, *scores.shape)

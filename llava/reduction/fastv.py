@@ -54,6 +54,7 @@ class FastV(InLLM):
 
     paper: ClassVar[str] = "arXiv:2403.06764"
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+    score_name: ClassVar[str] = "attention of the last prompt token"
 
     def asked(self, n_visual: int) -> int:
         return self._asked(n_visual, 1)
@@ -70,7 +71,10 @@ class FastV(InLLM):
     def select(self, state: LayerState) -> Tensor:
         groups = state.groups
         counts = to_device(self.plan(groups), state.hidden.device)
-        return top_tokens(state.attention.head_mean()[:, 0], groups.valid, counts)
+        return top_tokens(self.scores(state), groups.valid, counts)
+
+    def scores(self, state: LayerState) -> Tensor:
+        return state.attention.head_mean()[:, 0]
 
     def _asked(self, n_visual: int, n_images: int) -> int:
         keep = self.budget_of(n_images)

@@ -89,6 +89,7 @@ class FiCoCoV(Encoder):
     shared: ScoreBuffer | None = private(None)
 
     paper: ClassVar[str] = "arXiv:2411.17686"
+    depends_on_question: ClassVar[bool] = False
     needs_cls: ClassVar[bool] = True
     alone: ClassVar[str] = ONE_TILE
     presets: ClassVar[dict[str, dict[str, Any]]] = {

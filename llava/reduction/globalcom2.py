@@ -68,6 +68,7 @@ class GlobalCom2(BeforeLLM):
     budget: str = option(OFFICIAL, choices=(OFFICIAL, EXACT))
 
     paper: ClassVar[str] = "arXiv:2501.05179"
+    depends_on_question: ClassVar[bool] = False
     needs_cls: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {"320": {"keep": 1 / 9}, "25%": {"keep": 0.25}}
 

@@ -62,7 +62,9 @@ class HiRED(BeforeLLM):
     budget: str = option(OFFICIAL, choices=(OFFICIAL, EXACT))
 
     paper: ClassVar[str] = "arXiv:2408.10945"
+    depends_on_question: ClassVar[bool] = False
     needs_cls: ClassVar[bool] = True
+    score_name: ClassVar[str] = "attention of [CLS], sum over heads"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
         "320": {"keep": 1 / 9},  # LLaVA-NeXT: of 2880 in five tiles
@@ -78,6 +80,9 @@ class HiRED(BeforeLLM):
     def n_kept(self, n_visual: int, n_tiles: int = 1) -> int | None:
         known = n_tiles == 1 or (self.budget == EXACT and not isinstance(self.keep, float))
         return self.asked(n_visual) if known else None
+
+    def scores(self, image: ImageState) -> Tensor:
+        return image.layer(self.layer).cls_attention().sum(1)
 
     def select_image(self, image: ImageState) -> Kept:
         tiles = image.tiles

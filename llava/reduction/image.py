@@ -144,6 +144,7 @@ class Kept:
         space: "language": `values` are embeddings of the language model; "tower": they are still to be projected.
         handed: scores by name, (K,) each, for the stages after this one.
         sources: (K,) which token (tile * N + number) each of `values` mainly comes from, -1: none; only for pictures.
+        scores: (L,) what the image's tokens were ranked by (`BeforeLLM.scores`), where somebody wants to see it.
     """
 
     indices: Tensor | None = None
@@ -151,6 +152,7 @@ class Kept:
     space: str = LANGUAGE
     handed: dict[str, Tensor] = field(default_factory=dict)
     sources: Tensor | None = None
+    scores: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -177,6 +179,7 @@ class BeforeLLM(Reduction):
     needs_cls: ClassVar[bool] = False  # whether it cannot do without a [CLS] token in the vision tower
     needs_tiles: ClassVar[bool] = False  # whether it only works on images cut into a thumbnail and crops
     resizes: ClassVar[bool] = False  # whether `resized` is to be called
+    score_name: ClassVar[str] = ""  # what `scores` are, in words
 
     @property
     def tower_layers(self) -> tuple[int | None, ...]:
@@ -209,6 +212,14 @@ class BeforeLLM(Reduction):
     def select_image(self, image: ImageState) -> Kept:
         """Choose what goes on of one image."""
         raise NotImplementedError
+
+    def scores(self, image: ImageState) -> Tensor | None:
+        """Return what `select_image` ranks the tokens of every tile by, (T, N), the larger the better; None: no number
+        per token.
+
+        Only called when somebody wants to see the scores.
+        """
+        return None
 
 
 @dataclass(frozen=True)

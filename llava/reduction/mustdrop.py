@@ -176,6 +176,7 @@ class MustDropTower(Encoder):
     key_layer: int = -1
 
     name: ClassVar[str] = "mustdrop"
+    depends_on_question: ClassVar[bool] = False
     needs_cls: ClassVar[bool] = True
     place: ClassVar[str] = AFTER
     alone: ClassVar[str] = ONE_IMAGE  # crops of one image merge equally many windows, images do not wait for each other

@@ -21,3 +21,4 @@ class NoReduction(Reduction):
     """Keep every visual token; the model computes exactly what it does without this class."""
 
     stage: ClassVar[str] = "nowhere"
+    depends_on_question: ClassVar[bool] = False

@@ -36,6 +36,7 @@ class Pooling(BeforeLLM):
     """
 
     paper: ClassVar[str] = "baseline, no paper"
+    depends_on_question: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
         "320": {"keep": 320},

@@ -69,7 +69,9 @@ class PruMerge(BeforeLLM):
     budget: str = option(OFFICIAL, choices=(OFFICIAL, EXACT))
 
     paper: ClassVar[str] = "arXiv:2403.15388"
+    depends_on_question: ClassVar[bool] = False
     needs_cls: ClassVar[bool] = True
+    score_name: ClassVar[str] = "attention of [CLS]"
     calibration: ClassVar[Calibration | None] = Calibration("factor", 1e-3, 30.0, rises=False)
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "adaptive": {"keep": None},
@@ -94,12 +96,15 @@ class PruMerge(BeforeLLM):
             return None
         return min(n_visual, sum(self._delivered(count) for count in quotas(self.keep, n_tiles, n_visual)))
 
+    def scores(self, image: ImageState) -> Tensor:
+        layer = image.layer(self.layer)
+        return cls_scores(layer.queries()[:, 0], layer.keys())  # (T, N)
+
     def select_image(self, image: ImageState) -> Kept:
         if image.tiles.tower is None:
             raise LlavaError("The vision tower was not read, so there is nothing to merge.")
-        layer = image.layer(self.layer)
-        keys, features = layer.keys(), image.tiles.tower[:, 1:]  # (T, 1 + N, C), (T, N, C)
-        scores = cls_scores(layer.queries()[:, 0], keys)  # (T, N)
+        keys, features = image.layer(self.layer).keys(), image.tiles.tower[:, 1:]  # (T, 1 + N, C), (T, N, C)
+        scores = self.scores(image)
         if self.keep is None:  # one wait: how many tokens go on has to be known
             counts = count_outliers(scores, self.factor).clamp_min(1).tolist()
         else:

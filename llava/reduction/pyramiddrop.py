@@ -59,6 +59,7 @@ class PyramidDrop(Schedule):
 
     paper: ClassVar[str] = "arXiv:2410.17247"
     needs: ClassVar[frozenset[str]] = frozenset({"attention_ahead"})
+    score_name: ClassVar[str] = "attention of the last prompt token"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "released": {},
         "192": {"image_token_ratio_list": (0.5417, 0.2709, 0.1355)},
@@ -111,4 +112,7 @@ class PyramidDrop(Schedule):
         """Keep the tokens the last token would look at most in the layer about to run."""
         groups = state.groups
         counts = to_device(self.survivors(groups), state.hidden.device)
-        return top_tokens(state.attention.head_mean()[:, 0], groups.valid, counts)
+        return top_tokens(self.scores(state), groups.valid, counts)
+
+    def scores(self, state: LayerState) -> Tensor:
+        return state.attention.head_mean()[:, 0]

@@ -46,6 +46,7 @@ class SmallerImage(BeforeLLM):
 
     stage: ClassVar[str] = "before the vision tower"
     paper: ClassVar[str] = "baseline, no paper"
+    depends_on_question: ClassVar[bool] = False
     resizes: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {str(keep): {"keep": keep} for keep in (192, 128, 64)}
 

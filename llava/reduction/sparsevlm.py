@@ -86,6 +86,7 @@ class SparseVLM(Schedule):
     heads_kept: int = option(14, low=1)
 
     paper: ClassVar[str] = "arXiv:2410.04417"
+    score_name: ClassVar[str] = "attention of the rating words"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         **{str(keep): {"keep": keep} for keep in (192, 128, 96, 64)},
         **{f"{keep}+": {"keep": keep, "mode": V20} for keep in (192, 128, 96, 64)},
@@ -217,11 +218,8 @@ class SparseVLM(Schedule):
 
     def select(self, state: LayerState) -> Selection:
         groups, raters = state.groups, state.prepared
-        if self.mode == V20:
-            scores = self._corrected_scores(state, raters)
-        else:
-            rows = state.attention.head_mean()  # (R, T, L)
-            scores = ((rows * raters[..., None]).float().sum(1) / raters.sum(1, keepdim=True)).to(rows.dtype)
+        rows = None if self.mode == V20 else state.attention.head_mean()  # (R, T, L)
+        scores = self._corrected_scores(state, raters) if rows is None else _rated(rows, raters)
         ranking = largest_first(scores, groups.valid, scores.shape[1])
         event, hidden, results = self.event(groups), groups.visual(state.hidden), []
         for row, now in enumerate(groups.n_visual):
@@ -231,6 +229,11 @@ class SparseVLM(Schedule):
                 count = self.lists(groups.n_prompt[row], groups.n_images[row])[event]
             results.append(self._survivors(ranking[row, :now], hidden[row], now, count))
         return _selection(results, groups.valid)
+
+    def scores(self, state: LayerState) -> Tensor:
+        if self.mode == V20:
+            return self._corrected_scores(state, state.prepared)
+        return _rated(state.attention.head_mean(), state.prepared)
 
     def _survivors(self, ranking: Tensor, hidden: Tensor, now: int, count: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Of one problem: survivors in order (indices into L), hidden states of the mixtures, where these stand."""
@@ -264,6 +267,11 @@ class SparseVLM(Schedule):
         best = per_head.sum(2).topk(min(self.heads_kept, per_head.shape[1]), dim=1).indices
         chosen = per_head.gather(1, best[..., None].expand(-1, -1, per_head.shape[2]))
         return chosen.mean(1) / raters.sum(1, keepdim=True)
+
+
+def _rated(rows: Tensor, raters: Tensor) -> Tensor:
+    """(R, T, L) attention rows, (R, T) bool -> (R, L) attention of the raters, mean over them."""
+    return ((rows * raters[..., None]).float().sum(1) / raters.sum(1, keepdim=True)).to(rows.dtype)
 
 
 def text_raters(visual: Tensor, text: Tensor, visual_valid: Tensor, text_valid: Tensor) -> Tensor:

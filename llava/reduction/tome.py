@@ -81,6 +81,7 @@ class ToMe(Encoder):
     order: str = option(OFFICIAL, choices=(OFFICIAL, SPATIAL))
 
     paper: ClassVar[str] = "arXiv:2210.09461"
+    depends_on_question: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
         "320": {"keep": 1 / 9},  # LLaVA-NeXT: 64 of each tile's 576, hence 320 for five tiles

@@ -35,6 +35,7 @@ class Uniform(BeforeLLM):
     """
 
     paper: ClassVar[str] = "baseline, no paper"
+    depends_on_question: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
         "320": {"keep": 320},

@@ -65,7 +65,9 @@ class VisionZip(BeforeLLM):
     variant: str = option(OFFICIAL, choices=(OFFICIAL, CLEAN))
 
     paper: ClassVar[str] = "arXiv:2412.04467"
+    depends_on_question: ClassVar[bool] = False
     needs_cls: ClassVar[bool] = True
+    score_name: ClassVar[str] = "attention of [CLS], sum over heads"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "192": {"keep": 192, "contextual": 30},
         "128": {"keep": 128, "contextual": 20},
@@ -90,6 +92,9 @@ class VisionZip(BeforeLLM):
 
     def n_kept(self, n_visual: int, n_tiles: int = 1) -> int | None:
         return self.asked(n_visual) if n_tiles == 1 or not isinstance(self.keep, float) else None
+
+    def scores(self, image: ImageState) -> Tensor:
+        return image.layer(self.layer).cls_attention().sum(1)
 
     def select_image(self, image: ImageState) -> Kept:
         tiles, layer = image.tiles, image.layer(self.layer)

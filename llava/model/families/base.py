@@ -56,6 +56,9 @@ class Family(TowerAdapter):
     """What a prompt may hold besides text, in words."""
     limits: ClassVar[str] = ""
     """What pruning cannot go beyond, in words; empty if nothing."""
+    prefix_differs: ClassVar[str] = ""
+    """Why the keys and values of a prompt's beginning cannot be computed without the rest of it, in words; empty if
+    they can."""
     transformers_class: ClassVar[str] = ""
     """Name of the model class in transformers."""
     adds_between_layers: ClassVar[str] = ""
@@ -108,7 +111,8 @@ class Family(TowerAdapter):
 
     def decoder(self, model: Any) -> nn.Module:
         """The text model: `layers`, final `norm`, `config`."""
-        return self.body(model).language_model
+        body: Any = self.body(model)
+        return body.language_model
 
     def placeholders(self, model: Any) -> tuple[int, ...]:
         """Token ids that stand for visual tokens in the prompt."""

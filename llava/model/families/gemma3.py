@@ -26,6 +26,7 @@ class Gemma3(Family):
     transformers_class: ClassVar[str] = "Gemma3ForConditionalGeneration"
     budget_rule: ClassVar[str] = "qwen2_vl"
     limits: ClassVar[str] = "prompts up to the sliding window"
+    prefix_differs: ClassVar[str] = "the tokens of an image see each other in both directions"
 
     def processor(self, folder: Path, config: Mapping[str, Any], model: Any, tokenizer: Any) -> Gemma3Processor:
         from llava.model.processing.gemma3 import Gemma3Processor

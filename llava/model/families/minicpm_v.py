@@ -31,6 +31,7 @@ class MiniCPMV(Family):
     model_types: ClassVar[tuple[str, ...]] = ("minicpmv",)
     title: ClassVar[str] = "MiniCPM-V 2.6 (openbmb/MiniCPM-V-2_6)"
     budget_rule: ClassVar[str] = "qwen2_vl"
+    images_together: ClassVar[str] = "the views of all images come in one row"
 
     def model_class(self) -> Any:
         from llava.model.minicpm_v.model import MiniCPMV as Model

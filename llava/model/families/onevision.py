@@ -30,6 +30,7 @@ class LlavaOnevision(Family):
     title: ClassVar[str] = "LLaVA-OneVision (llava-hf/llava-onevision-qwen2-7b-ov-hf)"
     transformers_class: ClassVar[str] = "LlavaOnevisionForConditionalGeneration"
     budget_rule: ClassVar[str] = "llava_next"
+    images_together: ClassVar[str] = "an image is tiled only where it is the only one of its prompt"
 
     def processor(self, folder: Path, config: Mapping[str, Any], model: Any, tokenizer: Any) -> OneVisionProcessor:
         from llava.model.processing.marked import image_processor

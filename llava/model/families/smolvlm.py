@@ -28,6 +28,7 @@ class SmolVLM(Family):
     title: ClassVar[str] = "SmolVLM (HuggingFaceTB/SmolVLM2-2.2B-Instruct)"
     transformers_class: ClassVar[str] = "SmolVLMForConditionalGeneration"
     budget_rule: ClassVar[str] = "qwen2_vl"
+    images_together: ClassVar[str] = "the images of a prompt come in one piece"
     images_class: ClassVar[str] = "SmolVLMImageProcessor"
 
     def processor(self, folder: Path, config: Mapping[str, Any], model: Any, tokenizer: Any) -> SmolVLMProcessor:

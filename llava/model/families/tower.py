@@ -46,6 +46,9 @@ class TowerAdapter:
     """Whether images are cut into a tile that shows the whole and crops."""
     token_by_token: ClassVar[bool] = False
     """Whether every token the tower makes of a patch becomes one token of the language model, through the projector."""
+    images_together: ClassVar[str] = ""
+    """Why the features of an image depend on what else is in the batch or the prompt, in words; empty if they do
+    not."""
     packing: ClassVar[str] = ""
     """Name of the body's function that makes one row of the tiles (skipped when tokens were merged in the tower)."""
 
