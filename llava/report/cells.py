@@ -62,7 +62,7 @@ class Target:
         family: name of its family (`llava.model.families`).
         rule: the family whose released budget rule applies (`llava.reduction.released`).
         n_layers: layers of its language model; None: not known.
-        inputs: what its prompts may hold besides text.
+        takes_videos: whether its prompts may hold videos.
         val: VQAv2 and VizWiz are asked on their val splits, which can be scored here.
     """
 
@@ -71,7 +71,7 @@ class Target:
     family: str
     rule: str
     n_layers: int | None = None
-    inputs: tuple[str, ...] = ("image",)
+    takes_videos: bool = False
     val: bool = False
 
     @property

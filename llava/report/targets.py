@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from llava.report.cells import EMBEDDED, Source, Target, decoder_layers
 
 if TYPE_CHECKING:
     from llava.eval.asking import LoadedModel
+    from llava.model.families.base import Family
 
 Record = Mapping[str, Any]
 
@@ -49,7 +51,22 @@ def target_of(source: Source, results: Sequence[Record]) -> Target:
         layers = {**config, **config.get("text_config", {})}.get("num_hidden_layers", layers)
     if family is None:
         raise BadInput(f"The results of {name} are of a family this version does not know.")
-    return Target(name, path, family.name, family.budget_rule, layers, family.inputs, source.val)
+    return Target(name, path, family.name, family.budget_rule, layers, takes_videos(family), source.val)
+
+
+def takes_videos(family: Family) -> bool:
+    """Whether models of a family take videos: its adapter says so, or its processor opens them (as grids of frames)."""
+    from llava.model.processing import Processor
+
+    if "video" in family.inputs:
+        return True
+    try:
+        module = importlib.import_module(f"llava.model.processing.{family.name}")
+    except ImportError:
+        return False
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Processor)]
+    own = [kind for kind in kinds if getattr(kind, "family", None) == family.name]
+    return any(kind.open_video is not Processor.open_video for kind in own)
 
 
 def load(source: Source, target: Target) -> LoadedModel:

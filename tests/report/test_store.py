@@ -10,6 +10,7 @@ from llava.report import runs
 from llava.report.budgets import budget, options, works_on
 from llava.report.cells import Cell, Source, Target, decoder_layers
 from llava.report.store import Store
+from llava.report.targets import takes_videos
 from tests.report.made_results import result, write
 
 NANO = Target("llava-nano", None, "llava", "llava", 8)
@@ -106,6 +107,13 @@ def test_what_cannot_be_read_is_told_and_left_out(tmp_path):
     found = store(tmp_path)
     assert len(found.unreadable) == 2 and any("format 0" in problem for problem in found.unreadable)
     assert [path.name for path, _ in found.files("bench")] == ["bench.json"] and found.files("analysis") == []
+
+
+def test_which_families_take_videos():
+    from llava.model.families import FAMILIES
+
+    found = {family.name: takes_videos(family) for family in FAMILIES}
+    assert found["video_llava"] and found["qwen2_vl"] and found["llava"] and not found["gemma3"]
 
 
 def test_layers_of_a_model_from_its_accounting():

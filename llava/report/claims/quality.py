@@ -150,7 +150,7 @@ def worse_than_random(evidence: Evidence, numbers: Mapping[str, Any]) -> Verdict
 def video(evidence: Evidence, numbers: Mapping[str, Any]) -> Verdict:
     """Claim 16."""
     rule = "DART's averages are above FastV's (accuracy, and the judge's score where there is one)"
-    if "video" not in evidence.target.inputs:
+    if not evidence.target.takes_videos:
         return untested(f"{evidence.target.name} takes no videos", rule)
     lines = {line.label.rpartition(" ")[2]: line for line in measured_lines(VideoTable(), evidence.store)}
     dart, fastv = lines.get("DART"), lines.get("FastV")

@@ -67,7 +67,7 @@ class VideoTable:
 
     def by_label(self, target: Target) -> dict[str, dict[str, Cell]]:
         """Return label -> set -> run; nothing for a model that takes no videos."""
-        if "video" not in target.inputs:
+        if not target.takes_videos:
             return {}
         methods = {LABELS[name]: method for name, method in RUN.items()}
         methods |= {CONTROLS.get(name, name): name for name in self.more}
@@ -151,7 +151,7 @@ def _measured(label: str, by_set: Mapping[str, Record], store: Store) -> VideoLi
 
 def _notes(store: Store, found: Sequence[Record], measured: Sequence[VideoLine]) -> list[str]:
     target = store.target
-    if "video" not in target.inputs:
+    if not target.takes_videos:
         said = [f"{target.name} takes no videos: nothing was run, the table holds the paper's numbers only. {_how()}"]
     else:
         own = target.family == paper.FAMILIES[MODEL]
