@@ -12,7 +12,7 @@ from llava.report import paper
 from llava.report.budgets import options
 from llava.report.cells import Cell, decoder_layers
 from llava.report.store import Record, Store, question_set
-from llava.report.tables.costs import prefill_costs, runner_costs, total_costs
+from llava.report.tables.costs import Cost, bench_costs, runner_costs
 
 NINTH = 0.889
 """Fraction removed where about 11.1 % of the tokens are left."""
@@ -60,6 +60,10 @@ class Evidence:
 
     def __init__(self, store: Store):
         self.store, self.target = store, store.target
+
+    @cached_property
+    def _benched(self) -> list[Cost]:
+        return [cost for costs in bench_costs(self.store)[0].values() for cost in costs]
 
     # -------------------------------------------------------------------------------------------------------- averages
 
@@ -109,13 +113,11 @@ class Evidence:
             cost = runner_costs({"none": whole, method: record})[0][1]
             where = f"{self.target.name}, POPE, {record['samples']['scored']} questions, {record['device']}"
             found.append(Timing(where, cost.speedup_total, cost.speedup_prefill))
-        for path, content in self.store.files("bench"):
-            costs = [*total_costs(path, content), *prefill_costs(path, content)]
-            found += [
-                Timing(f"{cost.source}, {cost.tokens:.0f} tokens left", cost.speedup_total, cost.speedup_prefill)
-                for cost in costs
-                if cost.label == method
-            ]
+        found += [
+            Timing(f"{cost.source}, {cost.tokens or 0:.0f} tokens left", cost.speedup_total, cost.speedup_prefill)
+            for cost in self._benched
+            if cost.method == method
+        ]
         return [timing for timing in found if timing.total is not None or timing.prefill is not None]
 
     def selection_seconds(self, method: str) -> dict[str, float]:
@@ -123,13 +125,8 @@ class Evidence:
         own = [r["accounting"].get("selection_seconds") for r in self.store.all(method)]
         known = [seconds for seconds in own if seconds is not None]
         found = {f"{self.target.name}, {len(known)} runs": max(known)} if known else {}
-        for path, content in self.store.files("bench"):
-            if content["bench"] == "prefill":
-                for row in content["rows"]:
-                    if row["method"] == method and row.get("status", "ok") == "ok":
-                        where = f"{content['options']['shape']}, {content['environment']['device']} ({path.name})"
-                        found[where] = row["selection_seconds"]["median"]
-        return found
+        benched = [cost for cost in self._benched if cost.method == method]
+        return found | {cost.source: cost.selection_s for cost in benched if cost.selection_s is not None}
 
     # ---------------------------------------------------------------------------------------------------------- sweeps
 

@@ -10,7 +10,7 @@ from typing import Any
 from llava.eval.screen import time_mismatch
 from llava.model.accounting import DecoderSize, flops_paper
 from llava.report import paper
-from llava.report.store import Record, version_of
+from llava.report.store import Record, Store, version_of
 from llava.report.tables.lines import OTHER
 
 NUMBER = "2"
@@ -23,7 +23,7 @@ class Cost:
     """One line of the table; None is not known.
 
     Args:
-        label, source: the method, and who measured.
+        label, source: the method as shown, and who measured.
         tokens: visual tokens after the cut.
         asked, mean_over_layers: the budget as asked, and what a layer sees on average.
         total_s, prefill_s: seconds for all questions; the prefill ends with the first token, image encoding included.
@@ -31,6 +31,8 @@ class Cost:
         cache_mb: of one question, 10^6 bytes.
         score: POPE, mean F1 in percent.
         speedup_total, speedup_prefill: the unpruned time divided by this one.
+        method: our name of it.
+        selection_s: seconds that choosing took, per prompt.
     """
 
     label: str
@@ -46,6 +48,8 @@ class Cost:
     score: float | None = None
     speedup_total: float | None = None
     speedup_prefill: float | None = None
+    method: str = ""
+    selection_s: float | None = None
 
 
 def runner_costs(found: Mapping[str, Record]) -> tuple[list[Cost], list[str]]:
@@ -80,9 +84,26 @@ def runner_costs(found: Mapping[str, Record]) -> tuple[list[Cost], list[str]]:
                 record["headline"]["value"],
                 reference and reference["total"]["mean_s"] / times["total"]["mean_s"],
                 reference and reference["first_token"]["mean_s"] / times["first_token"]["mean_s"],
+                record["method"]["name"],
+                counts.get("selection_seconds"),
             )
         )
     return costs, sentences
+
+
+def bench_costs(store: Store) -> tuple[dict[str, list[Cost]], list[str]]:
+    """Return kind -> the lines of the `llava.bench` files in the folders, and which files cannot be used."""
+    found: dict[str, list[Cost]] = {"total": [], "prefill": []}
+    problems = []
+    for path, content in store.files("bench"):
+        try:
+            costs = {"total": total_costs(path, content), "prefill": prefill_costs(path, content)}
+        except (KeyError, TypeError, IndexError, ZeroDivisionError) as error:
+            problems.append(f"Not used: {path}, which is no complete result of llava.bench ({error}).")
+            continue
+        for kind, lines in costs.items():
+            found[kind] += lines
+    return found, problems
 
 
 def total_costs(path: Path, content: Mapping[str, Any]) -> list[Cost]:
@@ -106,6 +127,8 @@ def total_costs(path: Path, content: Mapping[str, Any]) -> list[Cost]:
             (row.get("score") or {}).get("value"),
             row["speedup_total"],
             row["speedup_prefill"],
+            row["method"],
+            row["accounting"].get("selection_seconds"),
         )
         for row in content["rows"]
     ]
@@ -127,6 +150,8 @@ def prefill_costs(path: Path, content: Mapping[str, Any]) -> list[Cost]:
             flops_exact_percent=100 / row["flops_ratio"],
             cache_mb=row["cache_bytes"] / MEGABYTE,
             speedup_prefill=row["speedup"]["median"],
+            method=row["method"],
+            selection_s=row["selection_seconds"]["median"],
         )
         for row in content["rows"]
         if row.get("status", "ok") == "ok"
@@ -147,6 +172,7 @@ def paper_costs() -> list[Cost]:
             score=row["pope"],
             speedup_total=row["speedup_total"],
             speedup_prefill=row["speedup_prefill"],
+            method=paper.METHODS.get(row["method"], row["method"]),
         )
         for row in printed()
     ]

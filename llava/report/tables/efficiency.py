@@ -18,13 +18,12 @@ from llava.report.tables.costs import (
     LABELS,
     NUMBER,
     Cost,
+    bench_costs,
     cache_mb,
     formula_percent,
     paper_costs,
-    prefill_costs,
     printed,
     runner_costs,
-    total_costs,
 )
 from llava.report.tables.lines import CONTROLS, OTHER
 from llava.report.tables.notes import left_over, surroundings
@@ -81,13 +80,13 @@ class EfficiencyTable:
         by_label = self.by_label(store.target)
         found = store.records(by_label.values())
         measured, sentences = runner_costs({label: found[cell] for label, cell in by_label.items() if cell in found})
-        totals = [cost for path, content in store.files("bench") for cost in total_costs(path, content)]
-        alone = [cost for path, content in store.files("bench") for cost in prefill_costs(path, content)]
+        benched, problems = bench_costs(store)
         advice = artefacts.missing_advice(store, self.cells(store.target), self.name)
-        if not measured and not totals and not alone:
+        if not measured and not any(benched.values()):
             raise BadData(f"No results for {self.title}. {advice}")
-        said = [*_notes(list(found.values()), store), *sentences, *([advice] if advice else [])]
-        parts = {"POPE": interleave(measured, store.target), "llava.bench total": totals, "llava.bench prefill": alone}
+        said = [*_notes(list(found.values()), store), *sentences, *problems, *([advice] if advice else [])]
+        parts = {"POPE": interleave(measured, store.target)}
+        parts |= {f"llava.bench {kind}": costs for kind, costs in benched.items()}
         return artefacts.write(_sheet(self.title, parts, said), output, self.name)
 
 
