@@ -64,7 +64,7 @@ class FromLooks:
             facts = {"artefact": self.name, "model": content["model"], "question": QUESTION}
             made = f"{content['model']['name']} on {content['device']}, {content['dtype']}, question: “{QUESTION}”"
             notes = [*drawn.notes, f"Made with {made}."]
-            return write(Drawn(drawn.picture, drawn.title, drawn.rows, notes, facts), output, self.name)
+            return write(Drawn(drawn.picture, drawn.title, drawn.rows, notes, facts, palette=True), output, self.name)
 
 
 @dataclass(frozen=True)

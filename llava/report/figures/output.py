@@ -27,6 +27,7 @@ class Drawn:
         rows: the plotted numbers; all rows have the same columns.
         notes: sentences below the table: what was measured, what is missing, where it departs from the paper.
         facts: anything else for the JSON.
+        palette: whether it shows pictures, so that the PNG had better have few colours.
     """
 
     picture: Any
@@ -34,11 +35,12 @@ class Drawn:
     rows: Sequence[Row]
     notes: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    palette: bool = False
 
 
 def write(drawn: Drawn, folder: Path, name: str) -> list[Path]:
     """Write `name`.png, .svg, .csv, .json and .md into a folder; returns the paths."""
-    paths = style.save(drawn.picture, folder / name)
+    paths = style.save(drawn.picture, folder / name, drawn.palette)
     texts = {"csv": _csv(drawn.rows), "json": _json(drawn, name), "md": markdown(drawn, name)}
     for ending, text in texts.items():
         path = folder / f"{name}.{ending}"
