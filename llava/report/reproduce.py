@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +108,7 @@ def everything(config: All) -> int:
         _show(runs.told(store, runs.plan(store, cells)))
         return DONE
     if config.source.run:
-        _show(runs.complete(store, cells, warn))
+        _show(runs.complete(store, cells, warn, sys.stderr.isatty()))
     failed = []
     for artefact in known:
         try:
@@ -137,7 +138,7 @@ def _make_one(config: Common, artefact) -> None:  # type: ignore[no-untyped-def]
         _show(runs.told(store, runs.plan(store, cells)))
         return
     if config.source.run:
-        _show(runs.complete(store, cells, warn))
+        _show(runs.complete(store, cells, warn, sys.stderr.isatty()))
     paths = artefact.make(store, config.output)
     for path in paths:
         if path.suffix == ".md":

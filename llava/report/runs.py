@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -63,11 +64,12 @@ def told(store: Store, missing: Missing) -> list[str]:
     return lines
 
 
-def complete(store: Store, cells: Iterable[Cell], say: Say) -> list[str]:
+def complete(store: Store, cells: Iterable[Cell], say: Say, progress: bool = False) -> list[str]:
     """Compute what is missing, write it to the first folder of the source, and take it into the store.
 
     Args:
         say: called with sentences about the progress.
+        progress: show a bar for each run.
 
     Returns:
         sentences about the cells that the model or the method cannot do.
@@ -90,11 +92,16 @@ def complete(store: Store, cells: Iterable[Cell], say: Say) -> list[str]:
         limit=source.limit,
         say=say,
         fast=source.fast,
+        progress=progress,
     )
     left_out: dict[str, str] = {}
+    started, asked = time.monotonic(), 0
     for number, cell in enumerate(missing.cells, start=1):
         dataset, questions = missing.sets[cell.benchmark]
-        say(f"[{number} of {len(missing.cells)}] {cell.benchmark} {cell.label}")
+        spent = time.monotonic() - started
+        rest = f" ({(missing.questions - asked) / asked * spent / 60:.0f} minutes left)" if asked else ""
+        say(f"[{number} of {len(missing.cells)}] {cell.benchmark} {cell.label}{rest}")
+        asked += len(questions)
         notes = tuple(cell.options.notes(store.target.rule))
         run = MethodRun(cell.options.build(store.target.rule, seed=source.seed), cell.label, None, notes)
         try:
