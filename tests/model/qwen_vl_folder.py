@@ -19,6 +19,7 @@ SPECIAL = [
     *("<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
     *("<|image_pad|>", "<|video_pad|>"),
 ]
+SECTIONS = [2, 1, 1]  # of half a head, for time, row and column
 KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 CLASSES = {
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
@@ -127,7 +128,7 @@ def write_checkpoint(folder: Path, kind: str = "qwen2_vl", **preprocessor: Any) 
 
 
 def _config(kind: str, ids: dict[str, int], n_tokens: int) -> dict[str, Any]:
-    rope = {"type": "mrope", "mrope_section": [2, 1, 1]}
+    rope = {"type": "mrope", "mrope_section": SECTIONS}
     text = {**TEXT, "vocab_size": -(-n_tokens // 64) * 64, "bos_token_id": ids["<|endoftext|>"]}
     text["eos_token_id"] = ids["<|im_end|>"]
     shared = {
@@ -141,7 +142,7 @@ def _config(kind: str, ids: dict[str, int], n_tokens: int) -> dict[str, Any]:
         "vision_config": VISION[kind],
     }
     if kind == "qwen3_vl":
-        rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+        rope = {"rope_type": "default", "mrope_section": SECTIONS, "mrope_interleaved": True}
         return {**shared, "text_config": {**text, "head_dim": 8, "rope_scaling": rope, "model_type": "qwen3_vl_text"}}
     window = {"use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 4}
     return {**shared, **text, **window, "rope_scaling": rope, "torch_dtype": "float16"}
