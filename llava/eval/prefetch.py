@@ -5,6 +5,7 @@ An image is opened and turned into pixels once for all questions that are asked 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,10 +72,8 @@ def _ready(processor: Any, question: Question) -> Any:
     """Return the opened image, its pixels already prepared in the processor; or why it cannot be opened."""
     opened = opened_or_error(processor, question)
     if question.media == "image" and not isinstance(opened, Exception):
-        try:
+        with contextlib.suppress(Exception):  # whatever is wrong with it is reported when it is asked about
             processor.look_at(opened)
-        except Exception:  # noqa: S110 - whatever is wrong with it is reported when it is asked about
-            pass
     return opened
 
 

@@ -61,7 +61,8 @@ class Compiler:
             self.give_up("compiling was interrupted")
             raise
         except Exception as error:  # compilers fail in many ways
-            self.give_up(f"{type(error).__name__}: {first_line(error)}")
+            cause = getattr(error, "inner_exception", None) or error
+            self.give_up(f"{type(cause).__name__}: {first_line(cause)}")
             undo()
             return function(*args)
 

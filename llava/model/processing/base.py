@@ -40,6 +40,8 @@ class Processor:
     """Name of the model family, as in `Family.name`."""
     marker_end: ClassVar[str] = "\n"
     """What stands between the marker of an image (video) and the text after it."""
+    blank: bool = False
+    """Set: hand on zeros instead of pixels (the mean colour of the normalisation), to see what is answered unseen."""
     lengths_vary: ClassVar[bool] = False
     """Whether `visual_length` tells images of different sizes apart."""
 
@@ -76,7 +78,7 @@ class Processor:
 
     def settings(self) -> dict[str, Any]:
         """Return the options that decide the pixels, to be recorded with results."""
-        return {}
+        return {"blank": True} if self.blank else {}
 
     def visual_length(self, size: tuple[int, int]) -> int:
         """Return the visual tokens of an image of this (width, height), where `lengths_vary`; else 0.
@@ -133,7 +135,10 @@ class Processor:
             "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
             **{name: self.join(name, values) for name, values in parts.items()},
         }
-        return BatchFeature(self.finish(batch)).to(self.device)
+        batch = self.finish(batch)
+        if self.blank:
+            batch = {k: torch.zeros_like(v) if v.is_floating_point() else v for k, v in batch.items()}
+        return BatchFeature(batch).to(self.device)
 
     def encode(self, prompt: str, images: list[Image.Image], videos: list[Any]) -> tuple[list[int], dict[str, Tensor]]:
         """Return the token ids of one sample, placeholders included, and its visual inputs by name.
@@ -153,8 +158,8 @@ class Processor:
 
         They are kept as long as the image object, which must not be changed any more.
         """
-        pixels = self.pixels(image)
-        self._looked[id(image)] = (weakref.ref(image, lambda _, key=id(image): self._looked.pop(key, None)), pixels)
+        pixels, key = self.pixels(image), id(image)
+        self._looked[key] = (weakref.ref(image, lambda _: self._looked.pop(key, None)), pixels)
 
     def looked_at(self, image: Image.Image) -> Any:
         """Return the pixels of an image, those of `look_at` if there are any."""
