@@ -20,6 +20,7 @@ import tyro
 from llava.commandline import BAD_INPUT, DONE, did_you_mean, run, say, warn
 from llava.errors import ConfigurationError, UnsupportedModel
 from llava.eval import benchmarks, scoring
+from llava.eval.batches import REUSE_MEGABYTES
 from llava.eval.processes import Processes
 from llava.methodoptions import EVERY, MethodOptions
 
@@ -44,6 +45,8 @@ class RunConfig:
     """`full`, `mini`, or a folder in the official layout; default: full when it is there, else mini."""
     limit: int | None = None
     """Ask only so many questions, spread evenly over splits and sub-tasks."""
+    blank: bool = False
+    """Show images without content: the score without seeing, which a score has to be read against."""
     allow_missing: bool = False
     """Run although images or videos are missing; their questions count as empty answers and are listed."""
     compare: bool = False
@@ -54,6 +57,8 @@ class RunConfig:
     """Longest answer in tokens; default: what the benchmark prescribes."""
     fast: bool = False
     """Compile the layers after the cut and the decoding steps; pays on a GPU, seldom on a CPU."""
+    reuse: int = REUSE_MEGABYTES
+    """Megabytes kept of what questions about the same image share (features, keys and values); 0: nothing is shared."""
     dtype: str | None = None
     """float32, float16 or bfloat16; default: the checkpoint's on a GPU, float32 on the CPU."""
     device: str | None = None
@@ -84,7 +89,8 @@ class RunConfig:
     def problems(self) -> list[str]:
         """Return everything that is wrong, known before any model is loaded."""
         found = scoring.benchmark_problems(self.benchmarks)
-        for name, low in (("batch_size", 1), ("limit", 1), ("max_new_tokens", 1), ("seed", 0), ("num_chunks", 1)):
+        least = {"batch_size": 1, "limit": 1, "max_new_tokens": 1, "seed": 0, "reuse": 0, "num_chunks": 1}
+        for name, low in least.items():
             value = getattr(self, name)
             if isinstance(value, str) and value != "auto":
                 found.append(f"--batch-size {value} is no number: give 8 or another count, or auto.")
@@ -161,6 +167,7 @@ def _load_and_run(config: RunConfig, sets: Sequence, team: Processes) -> int:
         quantize=quantization(config.load_8bit, config.load_4bit),
     )
     processor.configure(min_pixels=config.min_pixels, max_pixels=config.max_pixels)
+    processor.blank = config.blank
     loaded = LoadedModel(model, processor, config.model_path or EMBEDDED, identity.weights_digest(model))
     family, rule = processor.family, family_of(model).budget_rule
     asked = [
@@ -174,6 +181,7 @@ def _load_and_run(config: RunConfig, sets: Sequence, team: Processes) -> int:
         batch_size=config.batch_size,
         max_new_tokens=config.max_new_tokens,
         fast=config.fast,
+        reuse=config.reuse,
         seed=config.seed,
         limit=config.limit,
         restart=config.restart,

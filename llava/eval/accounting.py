@@ -23,6 +23,8 @@ PER_SAMPLE = (
     "flops_paper_unpruned",
     "flops_exact",
     "flops_exact_unpruned",
+    "reused",
+    "flops_computed",
 )
 PER_BATCH = ("cache_bytes", "cache_bytes_unpruned", "selection_seconds")
 

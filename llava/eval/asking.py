@@ -111,6 +111,9 @@ class Asker:
         return BatchAnswers([""], [said(failure)], {"preprocess": 0.0, "generate": 0.0, "first_token": 0.0}, 0)
 
     def _shrink(self, size: int) -> None:
+        store = getattr(self.pruning, "reuse", None)
+        if store is not None:
+            store.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -30,6 +30,7 @@ def record(
     loaded: LoadedModel,
     run: MethodRun,
     settings: Settings,
+    store: Mapping[str, Any] | None,
     reused: int,
     exported: Sequence[str],
     started: str,
@@ -58,6 +59,8 @@ def record(
         "seed": settings.seed,
         "max_new_tokens": plan.configuration["max_new_tokens"],
         "decoding": plan.configuration["decoding"],
+        "fast": settings.fast,
+        "reuse": store,
         "model": {
             "path": loaded.path,
             "name": loaded.name,

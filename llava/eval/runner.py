@@ -15,7 +15,7 @@ from llava.errors import BadInput, LlavaError, first_line
 from llava.eval import identity, results
 from llava.eval.answers import AnswersFile, set_aside
 from llava.eval.asking import Asker, LoadedModel
-from llava.eval.batches import batches
+from llava.eval.batches import REUSE_MEGABYTES, batches
 from llava.eval.benchmarks.base import Question
 from llava.eval.data import DataSet
 from llava.eval.part import WorkerAnswers
@@ -49,6 +49,7 @@ class Settings:
         batch_size: questions answered at once; "auto": as many as answer most in a second and fit in the memory.
         max_new_tokens: longest answer; None: what the benchmark prescribes.
         fast: whether to compile what can be compiled; the answers stay the same.
+        reuse: megabytes for what questions about the same image share; 0: every question is computed in full.
         seed: for everything random.
         limit: questions asked for with `--limit`, as a record.
         restart: set earlier answers of the same name aside.
@@ -62,6 +63,7 @@ class Settings:
     batch_size: int | str = 8
     max_new_tokens: int | None = None
     fast: bool = False
+    reuse: int = REUSE_MEGABYTES
     seed: int = 0
     limit: int | None = None
     restart: bool = False
@@ -120,13 +122,17 @@ def plan(data: DataSet, questions: Sequence[Question], loaded: LoadedModel, run:
     return Plan(configuration, identity.run_id(configuration), answers, answers, name, part, advice)
 
 
-def pruning_options(settings: Settings) -> dict[str, Any]:
+def pruning_options(settings: Settings, questions: Sequence[Question]) -> dict[str, Any]:
     """Return what a method is told besides the model: only what was asked for."""
     options: dict[str, Any] = {}
     if settings.fast:
         from llava.model.fast import Fast
 
         options["fast"] = Fast(say=settings.say)
+    if settings.reuse and len({question.image for question in questions}) < len(questions):
+        from llava.model.reuse import Reuse
+
+        options["reuse"] = Reuse(settings.reuse * 10**6)
     return options
 
 
@@ -153,7 +159,7 @@ def run_benchmark(
     planned = plan(data, questions, loaded, run, settings)
     team, questions = settings.team, planned.questions
     pruning = run.method(
-        loaded.model, **pruning_options(settings)
+        loaded.model, **pruning_options(settings, questions)
     )  # refuses here, before any file is touched, what cannot work
     started = timestamp()
     if settings.restart:
@@ -179,6 +185,9 @@ def run_benchmark(
                     answers.absorb(rows, measures)
             team.gather(None)  # the other processes may delete their parts now
         rows, measures = answers.rows, answers.measures
+    store = getattr(pruning, "reuse", None)
+    for note in store.notes if store is not None else ():
+        settings.say(note)
     if not questions:
         planned.answers.touch()  # so that no chunk is missing
     if planned.chunk_advice:
@@ -194,6 +203,7 @@ def run_benchmark(
         loaded=loaded,
         run=run,
         settings=settings,
+        store=None if store is None else store.statistics(),
         reused=reused,
         exported=exported,
         started=started,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llava.errors import BadInput, UnsupportedModel
 from llava.model.chosen import Chosen
-from llava.model.encoding import Units
+from llava.model.encoding import Units, cannot_keep
 from llava.model.families.base import Family
 from llava.model.families.tower import PIXELS
 from llava.model.layout import Layout
@@ -141,12 +141,15 @@ class Choosing:
         method, family, reuse = self.method, self.family, self.reuse
         if reuse is None or method.depends_on_question or torch.is_grad_enabled():
             return None
-        if family.images_together or family.adds_between_layers:
-            why = family.images_together or "features of earlier vision layers belong to every token"
+        why = cannot_keep(family)
+        if why:
             reuse.note(f"What is chosen of an image is not kept: {why}.")
             return None
         known = Chosen(reuse, method, self.model, family, self.inputs, kind, lengths, self.scores)
-        return known if known.matches else None
+        if not known.matches:  # or the images and the prompts do not fit: that is told where they are encoded
+            reuse.note("What is chosen of an image is not kept: its tiles are encoded as images of their own.")
+            return None
+        return known
 
     def _encoded(self, kind: str, lengths: list[int], known: Chosen | None) -> tuple[Any, list[ImageState]]:
         """Encode the images of a kind, or those of which nothing is known."""

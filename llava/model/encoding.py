@@ -135,8 +135,9 @@ class Encoding:
         known = inputs.get(PIXELS[kind]) is not None and inputs.get("return_dict") is not False
         if reuse is None or self.before is not None or not known:
             return None  # what a method before the language model chose of an image is kept instead
-        if self.family.images_together:
-            reuse.note(f"Images are encoded anew for every question: {self.family.images_together}.")
+        why = cannot_keep(self.family)
+        if why:
+            reuse.note(f"Images are encoded anew for every question: {why}.")
             return None
         if torch.is_grad_enabled():
             reuse.note("Nothing is reused while gradients are recorded: use torch.inference_mode() or no_grad().")
@@ -174,6 +175,12 @@ class Encoding:
                 return output, list(found.values())
         features = [found[key] for key in keys]
         return _joined(features), features
+
+
+def cannot_keep(family: Family) -> str:
+    """Why what is encoded of an image cannot be kept, in words; empty if it can."""
+    deep = "features of earlier vision layers belong to every visual token" if family.adds_between_layers else ""
+    return family.images_together or deep
 
 
 def digests(family: Family, inputs: dict[str, Any], kind: str, reuse: Reuse) -> list[bytes]:

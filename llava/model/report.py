@@ -223,7 +223,14 @@ class RunTotals:
         self.prefills += 1
         self.samples += len(report.prompt)
         rows = ("prompt", "visual", "asked", "final", "newlines", "newlines_kept", "mean_over_layers")
-        costs = ("flops_paper", "flops_paper_unpruned", "flops_exact", "flops_exact_unpruned")
+        costs = (
+            "flops_paper",
+            "flops_paper_unpruned",
+            "flops_exact",
+            "flops_exact_unpruned",
+            "reused",
+            "flops_computed",
+        )
         for name in (*rows, *costs):
             self.sums[name] = self.sums.get(name, 0) + sum(getattr(report, name))
         self.sums["selection_seconds"] = self.sums.get("selection_seconds", 0) + report.selection_seconds

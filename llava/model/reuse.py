@@ -21,7 +21,7 @@ from llava.errors import ConfigurationError
 
 FEATURES, CHOSEN, PREFIX = "features", "chosen", "prefix"
 KINDS = (FEATURES, CHOSEN, PREFIX)
-DEFAULT_BYTES = 1 << 30
+DEFAULT_BYTES = 512 * 10**6
 DIGEST_BYTES = 16
 Digest = bytes
 KNOWN_PIXELS = 64  # batches whose digests were told beforehand
@@ -54,7 +54,7 @@ class Reuse:
 
     def __init__(self, bytes: int = DEFAULT_BYTES, prefixes: bool = True):
         if bytes < 0:
-            raise ConfigurationError(f"bytes={bytes} is negative: give a limit such as {DEFAULT_BYTES} (1 GiB).")
+            raise ConfigurationError(f"bytes={bytes} is negative: give a limit such as {DEFAULT_BYTES} (512 MB).")
         self.limit, self.prefixes = bytes, prefixes
         self.notes: list[str] = []
         self._entries: OrderedDict[Hashable, Entry] = OrderedDict()

@@ -61,6 +61,10 @@ class ChatConfig:
     """Load in 8 bits (bitsandbytes, CUDA)."""
     load_4bit: bool = False
     """Load in 4 bits (bitsandbytes, CUDA)."""
+    fast: bool = False
+    """Compile the layers after the cut and the decoding steps; pays on a GPU, seldom on a CPU."""
+    reuse: Annotated[int, named("MEGABYTES")] = 512
+    """What may be kept of the images (features, keys and values) for the next turns; 0 keeps nothing."""
     seed: int = 0
     """For drawing tokens and for methods that draw."""
     debug: bool = False
@@ -77,6 +81,8 @@ class ChatConfig:
         for name in ("num_beams", "max_new_tokens"):
             if getattr(self, name) < 1:
                 found.append(f"--{name.replace('_', '-')} {getattr(self, name)} is too small: give at least 1.")
+        if self.reuse < 0:
+            found.append(f"--reuse {self.reuse} is negative: give megabytes, or 0 to keep nothing.")
         if self.conv_mode not in (None, *TEMPLATES):
             found.append(f"Unknown conversation mode '{self.conv_mode}'. Known: {', '.join(TEMPLATES)}.")
         if self.load_8bit and self.load_4bit:
@@ -93,7 +99,9 @@ def chat(config: ChatConfig) -> int:
 
     from llava.model.builder import load
     from llava.model.families import family_of
+    from llava.model.fast import Fast
     from llava.model.placement import quantization
+    from llava.model.reuse import Reuse
     from llava.model.video import video_path
     from llava.serve.session import Conversation, Sampling
 
@@ -121,7 +129,10 @@ def chat(config: ChatConfig) -> int:
     for note in config.reduction.notes(rule):
         warn(note)
     torch.manual_seed(config.seed)
-    with method(conversation.model) as pruning:
+    options: dict[str, Any] = {"fast": Fast(say=warn)} if config.fast else {}
+    if config.reuse:
+        options["reuse"] = Reuse(config.reuse * 10**6)
+    with method(conversation.model, **options) as pruning:
         if config.prompt is not None:
             answer_one(conversation, pruning, config.prompt, config.debug)
             return 0

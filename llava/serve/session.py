@@ -71,6 +71,9 @@ class Answer:
 class Conversation:
     """Turns, images and videos so far; `ask` answers the next question with the whole history in the prompt.
 
+    What is computed of the images is computed once, if the model is pruned with a store (`Pruning(..., reuse=Reuse())`;
+    the method may be `NoReduction`): later turns find them by content and compute their words only.
+
     Args:
         model, processor: as `llava.load` returns them, the model pruned or not.
         sampling: how tokens are chosen.

@@ -69,6 +69,8 @@ def report(samples):
         flops_paper_unpruned=[100] * samples,
         flops_exact=[20] * samples,
         flops_exact_unpruned=[100] * samples,
+        reused=[0] * samples,
+        flops_computed=[20] * samples,
         cache_bytes=1000 * samples,
         cache_bytes_unpruned=4000 * samples,
         selection_seconds=0.002 * samples,
@@ -80,7 +82,7 @@ class FakeMethod:
     keep: int = 128
     name = "fake"
 
-    def __call__(self, model):
+    def __call__(self, model, **options):
         return FakePruning(model)
 
 
