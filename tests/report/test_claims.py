@@ -144,7 +144,7 @@ def pivots(**scores):
 
 @pytest.mark.parametrize(("few", "many", "outcome"), [(80.0, 80.0, HOLDS), (95.0, 80.0, PARTLY), (95.0, 95.0, FAILS)])
 def test_number_of_pivots(tmp_path, few, many, outcome):
-    made = pivots(p1_0=few, p1_1=70.0, p4_4=90.0, p12_12=many)
+    made = pivots(p1_0=few, p1_1=70.0, p4_4=90.0, p12_12=many, p8_0=10.0)  # the last is no half of each
     assert outcomes(tmp_path, result("pope", "none", 100.0), *made)["13"].outcome == outcome
 
 
@@ -152,7 +152,7 @@ def test_number_of_pivots(tmp_path, few, many, outcome):
     ("visual", "text", "outcome"), [(80.0, 80.0, HOLDS), (95.0, 80.0, PARTLY), (95.0, 95.0, FAILS)]
 )
 def test_source_of_pivots(tmp_path, visual, text, outcome):
-    made = pivots(p8_0=visual, p0_8=text, p4_4=90.0)
+    made = pivots(p8_0=visual, p0_8=text, p4_4=90.0, p1_1=10.0)  # the last are fewer
     assert outcomes(tmp_path, result("pope", "none", 100.0), *made)["14"].outcome == outcome
 
 

@@ -3,8 +3,11 @@
 import csv
 import json
 
+from llava.methodoptions import MethodOptions
 from llava.report import __main__ as command
-from llava.report.cells import Target
+from llava.report import runs
+from llava.report.cells import Cell, Source, Target
+from llava.report.store import Store
 from llava.report.tables import tables
 from llava.report.tables.lines import is_own, lines, stand_in
 from tests.report.made_results import result, times, write
@@ -135,6 +138,7 @@ def test_table_2_times_what_the_runner_and_the_bench_measured(tmp_path):
         ],
     }
     (folder / "bench.json").write_text(json.dumps(bench))
+    (folder / "odd.json").write_text(json.dumps({**bench, "rows": [{}]}))
     code, rows, table, content = made(tmp_path, "2")
     header = rows["method", "from"][0]
     dart = dict(zip(header, rows["DART", "llava-nano, 10 questions"][0], strict=True))
@@ -143,6 +147,7 @@ def test_table_2_times_what_the_runner_and_the_bench_measured(tmp_path):
     assert rows["DART", "paper"][0][-2:] == ["1.99x", "2.99x"]
     assert rows["FastV", "llava-nano, 10 questions"][0][-2:] == ["-", "-"]
     assert any("FastV: no speed-up, it ran on other" in note for note in content["notes"])
+    assert any("odd.json, which is no complete result" in note for note in content["notes"])
     alone = content["parts"]["llava.bench prefill"]
     assert [(cost["label"], cost["speedup_prefill"], cost["flops_exact_percent"]) for cost in alone] == [
         ("dart", 2.0, 25)
@@ -232,13 +237,17 @@ def test_every_table_needs_results_that_can_be_run():
 
 
 def test_what_is_missing_is_run_and_not_run_again(tmp_path, capsys):
-    words = ["table", "2", "--results", str(tmp_path / "runs"), "--output", str(tmp_path), "--limit", "2"]
-    words += ["--data", "mini", "--more", ""]
-    assert command.main([*words, "--dry-run"]) == 0
+    given = ["--results", str(tmp_path / "runs"), "--output", str(tmp_path), "--limit", "2", "--data", "mini"]
+    assert command.main(["table", "2", *given, "--more", "", "--dry-run"]) == 0
     assert "Missing: 4 results, 8 questions." in capsys.readouterr().out
-    assert command.main([*words, "--run"]) == 0
-    shown = capsys.readouterr()
-    assert "4 results are missing, 8 questions." in shown.err and "[4 of 4] pope dart-64" in shown.err
-    assert "| DART | llava-nano, 2 questions | 68 | 64 |" in shown.out
-    assert command.main([*words, "--run"]) == 0
-    assert "Nothing is missing." in capsys.readouterr().err
+    source = Source(results=str(tmp_path / "runs"), run=True, limit=2, data="mini")
+    dart = Cell("pope", MethodOptions(method="dart", preset="64"))
+    broken = Cell("pope", MethodOptions(method="globalcom2", keep=0.1))  # needs tiles
+    told: list[str] = []
+    left_out = runs.complete(Store(source), [dart, broken], told.append)
+    assert "2 results are missing, 4 questions." in told and "[1 of 2] pope dart-64" in told
+    assert len(left_out) == 1 and left_out[0].startswith("globalcom2-0.1 was left out: ")
+    told.clear()
+    assert runs.complete(Store(source), [dart], told.append) == [] and told == ["Nothing is missing."]
+    assert command.main(["table", "2", *given]) == 0
+    assert "| DART | llava-nano, 2 questions | 68 | 64 |" in capsys.readouterr().out

@@ -116,15 +116,15 @@ class Evidence:
         found += [
             Timing(f"{cost.source}, {cost.tokens or 0:.0f} tokens left", cost.speedup_total, cost.speedup_prefill)
             for cost in self._benched
-            if cost.method == method
+            if cost.method == method and not cost.is_slice
         ]
         return [timing for timing in found if timing.total is not None or timing.prefill is not None]
 
     def selection_seconds(self, method: str) -> dict[str, float]:
-        """Return where -> the longest time that choosing took, per prompt."""
+        """Return where -> the time that choosing took, per prompt."""
         own = [r["accounting"].get("selection_seconds") for r in self.store.all(method)]
         known = [seconds for seconds in own if seconds is not None]
-        found = {f"{self.target.name}, {len(known)} runs": max(known)} if known else {}
+        found = {f"{self.target.name}, median of {len(known)} runs": statistics.median(known)} if known else {}
         benched = [cost for cost in self._benched if cost.method == method]
         return found | {cost.source: cost.selection_s for cost in benched if cost.selection_s is not None}
 

@@ -63,8 +63,11 @@ def late_layers(evidence: Evidence, numbers: Mapping[str, Any]) -> Verdict:
 def number_of_pivots(evidence: Evidence, numbers: Mapping[str, Any]) -> Verdict:
     """Claim 13."""
     few, usual, many = numbers["few"], numbers["usual"], numbers["many"]
-    rule = f"the mean with {usual} pivots is above all with {few} or fewer and all with {many} or more; in part: one"
-    means = _means(evidence, lambda point: sum(point.options[name] for name in PIVOTS), usual)
+    rule = (
+        f"the mean with {usual} pivots (half of them text) is above all with {few} or fewer and all with {many} or more; "
+        "in part: one of both"
+    )
+    means = _means(evidence, _count, usual, lambda point: _of(point)[0] - _of(point)[1] in (0, 1))
     sides = [
         {count: value for count, value in means.items() if count <= few},
         {count: value for count, value in means.items() if count >= many},
@@ -79,24 +82,39 @@ def number_of_pivots(evidence: Evidence, numbers: Mapping[str, Any]) -> Verdict:
 def source_of_pivots(evidence: Evidence, numbers: Mapping[str, Any]) -> Verdict:
     """Claim 14."""
     rule = "the mean with both kinds of pivots is above those with visual only and with text only; in part: one of them"
-    means = _means(evidence, _kind, "both")
+    means = _means(evidence, _kind, "both", lambda point: _count(point) == numbers["pivots"])
     if set(means) != {"both", "visual only", "text only"}:
         return untested("no results of DART with visual only and text only pivots; run `figure 7 --run`", rule)
     better = [means["both"] > means[name] for name in ("visual only", "text only")]
     return judged(all(better), any(better), ", ".join(f"{name} {means[name]:.1f} %" for name in means), rule)
 
 
+def _of(point: Point) -> tuple[int, int]:
+    """Visual and text pivots."""
+    return point.options[PIVOTS[0]], point.options[PIVOTS[1]]
+
+
+def _count(point: Point) -> int:
+    return sum(_of(point))
+
+
 def _kind(point: Point) -> str:
-    visual, text = (point.options[name] for name in PIVOTS)
+    visual, text = _of(point)
     return "both" if visual and text else "visual only" if visual else "text only"
 
 
-def _means(evidence: Evidence, key: Callable[[Point], Any], needed: Any) -> dict[Any, float]:
-    """Mean relative score by key, over the sweeps of pivots that have the key `needed` and the most keys."""
+def _means(
+    evidence: Evidence, key: Callable[[Point], Any], needed: Any, taken: Callable[[Point], bool]
+) -> dict[Any, float]:
+    """Mean relative score by key, over the sweeps of pivots that have the key `needed` and the most keys.
+
+    Args:
+        taken: which points count.
+    """
     sweeps: list[dict[Any, float]] = []
     for group in evidence.swept(*PIVOTS):
         by_key: dict[Any, list[float]] = {}
-        for point in _keeping_some(group):
+        for point in filter(taken, _keeping_some(group)):
             by_key.setdefault(key(point), []).append(point.relative)
         if needed in by_key and len(by_key) > 1:
             sweeps.append({name: statistics.fmean(values) for name, values in by_key.items()})

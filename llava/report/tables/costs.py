@@ -33,6 +33,7 @@ class Cost:
         speedup_total, speedup_prefill: the unpruned time divided by this one.
         method: our name of it.
         selection_s: seconds that choosing took, per prompt.
+        is_slice: whether only some layers of the model were there, so that its speed-ups are not the whole model's.
     """
 
     label: str
@@ -50,6 +51,7 @@ class Cost:
     speedup_prefill: float | None = None
     method: str = ""
     selection_s: float | None = None
+    is_slice: bool = False
 
 
 def runner_costs(found: Mapping[str, Record]) -> tuple[list[Cost], list[str]]:
@@ -110,8 +112,7 @@ def total_costs(path: Path, content: Mapping[str, Any]) -> list[Cost]:
     """Return the lines of a `llava.bench total` file; none for a file of another kind."""
     if content.get("bench") != "total":
         return []
-    subject = content.get("subject", {})
-    where = f"{subject.get('model', path.stem)}, {content['environment']['device']} ({path.name})"
+    where = _where(path, content)
     return [
         Cost(
             row.get("label") or row["method"],
@@ -127,7 +128,7 @@ def total_costs(path: Path, content: Mapping[str, Any]) -> list[Cost]:
             (row.get("score") or {}).get("value"),
             row["speedup_total"],
             row["speedup_prefill"],
-            row["method"],
+            _method(row),
             row["accounting"].get("selection_seconds"),
         )
         for row in content["rows"]
@@ -138,7 +139,7 @@ def prefill_costs(path: Path, content: Mapping[str, Any]) -> list[Cost]:
     """Return the lines of a `llava.bench prefill` file: one prefill of random weights; none for another kind."""
     if content.get("bench") != "prefill":
         return []
-    where = f"{content['options']['shape']}, {content['environment']['device']} ({path.name})"
+    where = _where(path, content)
     return [
         Cost(
             row["method"],
@@ -149,13 +150,36 @@ def prefill_costs(path: Path, content: Mapping[str, Any]) -> list[Cost]:
             prefill_s=row["prefill_seconds"]["median"],
             flops_exact_percent=100 / row["flops_ratio"],
             cache_mb=row["cache_bytes"] / MEGABYTE,
-            speedup_prefill=row["speedup"]["median"],
-            method=row["method"],
+            speedup_prefill=(row["speedup"] or {}).get("median"),
+            method=_method(row),
             selection_s=row["selection_seconds"]["median"],
+            is_slice=_layers(content) is not None,
         )
         for row in content["rows"]
         if row.get("status", "ok") == "ok"
     ]
+
+
+def _method(row: Mapping[str, Any]) -> str:
+    """The method behind a label such as `dart-320`."""
+    return str(row["method"]).partition("-")[0]
+
+
+def _layers(content: Mapping[str, Any]) -> int | None:
+    """How many layers of a model were there, if not all."""
+    subject = content.get("subject", {})
+    if "layers_of_whole_model" in subject:
+        return subject["layers"] if subject["layers"] < subject["layers_of_whole_model"] else None
+    return content.get("options", {}).get("layers")
+
+
+def _where(path: Path, content: Mapping[str, Any]) -> str:
+    """What a bench file measured, on what, and whether it was stopped early."""
+    model = content.get("subject", {}).get("model") or content.get("options", {}).get("shape") or path.stem
+    layers = _layers(content)
+    model += "" if layers is None else f" ({layers} layers of it)"
+    early = "" if content.get("complete", True) else ", stopped early"
+    return f"{model}, {content['environment']['device']} ({path.name}{early})"
 
 
 def paper_costs() -> list[Cost]:

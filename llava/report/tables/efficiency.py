@@ -86,7 +86,11 @@ class EfficiencyTable:
             raise BadData(f"No results for {self.title}. {advice}")
         said = [*_notes(list(found.values()), store), *sentences, *problems, *([advice] if advice else [])]
         parts = {"POPE": interleave(measured, store.target)}
-        parts |= {f"llava.bench {kind}": costs for kind, costs in benched.items()}
+        methods = {cell.options.method for cell in by_label.values()}
+        parts |= {
+            f"llava.bench {kind}": [cost for cost in costs if cost.method in methods and not cost.is_slice]
+            for kind, costs in benched.items()
+        }
         return artefacts.write(_sheet(self.title, parts, said), output, self.name)
 
 
@@ -114,7 +118,8 @@ def _notes(found: Sequence[Record], store: Store) -> list[str]:
         + (f"{store.target.name} was run here." if own else f"it was not run: {store.target.name} stands beside it."),
         "Seconds are for all questions, warm-up batch left out; `prefill` ends with the first token, image encoding "
         "included; a busy machine shows in both. Lines of `llava.bench` are of the shape and device they "
-        "name, the prefill's seconds there of one prefill. Slower than the unpruned model is a speed-up below 1.",
+        "name, the prefill's seconds there of one prefill; files of a slice of a model are left out. Slower than the "
+        "unpruned model is a speed-up below 1.",
         f"The paper's speed-ups (total and prefill) formed again from its times: {speedups}.",
         f"\u2260 The paper prints {dart['flops_percent']} % FLOPs; its Eqs. 11-13 with the cut after layer "
         f"{shape['pruned_after']} give {formula_percent(dart['tokens'], whole['tokens']):.2f} %.",
