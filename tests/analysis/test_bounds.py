@@ -1,0 +1,124 @@
+"""Bounds on the Hausdorff distance: the paper's counter-example, and what holds on random data."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llava.analysis import bounds
+
+SETTINGS = settings(max_examples=60, deadline=None)
+
+
+def drawn(seed, n=12, width=3, spread=1.0):
+    """n tokens of `width` dimensions whose lengths differ by up to e^spread, the first of them pivots, some kept."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.normal(size=(n, width)) + rng.normal(size=width)  # a common direction, as in real hidden states
+    tokens *= np.exp(spread * rng.uniform(-1, 1, (n, 1))) / np.linalg.norm(tokens, axis=1, keepdims=True)
+    pivots = np.arange(n) < 2
+    kept = pivots | (rng.random(n) < 0.3)
+    kept[-1] = False
+    return torch.tensor(tokens), torch.tensor(kept), torch.tensor(pivots)
+
+
+def slow_distance(tokens, kept):
+    """The Hausdorff distance written out, with math alone."""
+    rows = tokens.tolist()
+    left = [row for row, there in zip(rows, kept.tolist(), strict=True) if there]
+    return max(min(math.dist(x, r) for r in left) for x in rows)
+
+
+def test_the_counter_example_of_one_dimension():
+    tokens = torch.tensor([[1.0], [0.1]])
+    only_pivot = torch.tensor([True, False])
+    found = bounds.measure(tokens, only_pivot, only_pivot)
+    assert found.eps_every == pytest.approx(1.0)  # above 0.99, so the paper drops the token
+    assert found.distance == pytest.approx(0.9)
+    assert bounds.paper_bound(0.99, 1.0) == pytest.approx(math.sqrt(0.02))
+    assert not found.holds(bounds.paper_bound(0.99, 1.0)) and not found.holds(found.paper_every)
+    assert found.every == pytest.approx(0.9) and found.holds(found.every) and found.holds(found.one)
+    assert not found.applies
+    assert found.holds(bounds.norm_range_bound(0.99, 1.0, 0.1))
+    pair = bounds.pair_bound(torch.tensor(1.0), torch.tensor(0.1), 0.99)
+    assert float(pair) == pytest.approx(math.sqrt(0.81 + 0.02 * 0.1))
+
+
+@SETTINGS
+@given(st.integers(0, 10**6), st.integers(1, 6), st.floats(0, 3))
+def test_the_general_bounds_hold_whatever_the_norms(seed, width, spread):
+    tokens, kept, pivots = drawn(seed, width=width, spread=spread)
+    found = bounds.measure(tokens, kept, pivots)
+    assert found.distance == pytest.approx(slow_distance(tokens, kept))
+    assert found.distance <= found.to_pivots * (1 + 1e-12)
+    for bound in (found.every, found.one, found.ranged):
+        assert found.holds(bound)
+    if found.applies:  # condition (4) of docs/theory.md
+        assert found.holds(found.paper_every)
+
+
+@SETTINGS
+@given(st.integers(0, 10**6), st.integers(1, 6))
+def test_the_papers_bound_holds_when_all_are_equally_long(seed, width):
+    tokens, kept, pivots = drawn(seed, width=width)
+    found = bounds.measure(torch.nn.functional.normalize(tokens), kept, pivots)
+    assert found.applies and found.holds(found.paper_every) and found.holds(found.paper_one)
+    assert found.every == pytest.approx(found.paper_every, abs=1e-6)
+
+
+def test_the_papers_bound_fails_on_a_share_of_random_sets():
+    found = [bounds.measure(*drawn(seed, width=1, spread=2.0)) for seed in range(200)]
+    aligned = [one for one in found if one.eps_every > 0.99]
+    assert aligned and all(one.paper_every < 1e-6 * one.largest and not one.holds(one.paper_every) for one in aligned)
+    opposite = [one for one in found if one.eps_every <= 0.5]
+    assert opposite and all(one.holds(one.paper_every) for one in opposite)
+
+
+@SETTINGS
+@given(st.floats(-1, 1), st.floats(0.1, 5), st.lists(st.floats(0.05, 5), min_size=1, max_size=6))
+def test_the_best_pivot_is_the_one_of_the_smallest_bound(eps, token, pivots):
+    pivots, tokens = torch.tensor(pivots, dtype=torch.double), torch.tensor([token], dtype=torch.double)
+    every = [math.sqrt(max(0.0, p * p - 2 * eps * p * token + token * token)) for p in pivots.tolist()]
+    chosen = int(bounds.best_pivot(pivots, tokens, eps))
+    assert every[chosen] == pytest.approx(min(every), abs=1e-7)
+    assert bounds.every_pivot_bound(pivots, tokens, eps) == pytest.approx(min(every), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("eps", "largest", "smallest"), [(0.9, 2.0, 0.5), (0.3, 1.0, 0.0), (0.99, 1.0, 0.1), (0.8, 1, 1)]
+)
+def test_the_bound_of_a_range_of_norms_is_reached_and_never_passed(eps, largest, smallest):
+    norms = np.linspace(smallest, largest, 41)
+    angle = math.acos(eps)
+    reached = max(
+        math.dist((p, 0.0), (x * math.cos(turn), x * math.sin(turn)))
+        for p in norms
+        for x in norms
+        for turn in (0.0, angle / 2, angle)
+    )
+    assert bounds.norm_range_bound(eps, largest, smallest) == pytest.approx(reached)
+    assert bounds.lemma_applies(eps, largest, smallest) == (bounds.paper_bound(eps, largest) >= reached - 1e-9)
+
+
+def test_distance_in_both_directions():
+    a, b = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 3.0]])
+    assert bounds.hausdorff(a, b) == pytest.approx(3.0) == bounds.hausdorff(b, a)
+    assert bounds.hausdorff(a, a) == 0
+
+
+def test_a_zero_vector_is_similar_to_nothing_and_nothing_dropped_is_nothing_to_measure():
+    assert bounds.cosines(torch.zeros(1, 2), torch.ones(1, 2)).item() == 0
+    whole = torch.tensor([True, True])
+    assert bounds.measure(torch.eye(2), whole, whole) is None
+    tokens = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    found = bounds.measure(tokens, torch.tensor([True, False]), torch.tensor([True, False]))
+    assert found.distance == 2 and found.holds(found.every) and found.holds(found.one)
+
+
+def test_small_distances_between_long_vectors_survive_single_precision():
+    long = torch.full((1, 64), 1000.0)
+    near = long.clone()
+    near[0, 0] += 0.01
+    assert float(bounds.distances(long, near)) == pytest.approx(0.01, rel=1e-2)
