@@ -11,7 +11,7 @@ import difflib
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -137,7 +137,7 @@ def parse(config_class: type, words: Sequence[str], prog: str | None = None) -> 
         SystemExit: `--help` was asked for, or tyro refused the words.
     """
     good, problems = check_words(words, flags_of(config_class))
-    config = tyro.cli(
+    config: Any = tyro.cli(
         config_class,
         args=good,
         prog=prog,
@@ -181,7 +181,7 @@ def run(
 
 
 def run_command(
-    commands: dict[str, tuple[Callable[[Any], int | None], type]], module: str, argv: Sequence[str] | None = None
+    commands: Mapping[str, tuple[Callable[[Any], int | None], type]], module: str, argv: Sequence[str] | None = None
 ) -> int:
     """Run `python -m module COMMAND ...`: the first word chooses the function and its configuration class."""
     words = list(sys.argv[1:] if argv is None else argv)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from llava.analysis import __main__ as analysis
+from llava.bench import __main__ as bench
 from llava.commandline import check_words, flags_of
 from llava.model.checkpoints import EMBEDDED
 from llava.reduction import registry
@@ -27,7 +29,8 @@ CONFIGS = {  # command -> where the dataclass of its options stands
     "llava.report summary": "llava.report.__main__:Summary",
     "llava.report support": "llava.report.__main__:Support",
     "llava.report overlay": "llava.report.__main__:Overlay",
-    "llava.bench prefill": "llava.bench.__main__:Prefill",
+    **{f"llava.analysis {name}": f"llava.analysis.{name}:{name.title()}" for name in analysis.COMMANDS},
+    **{f"llava.bench {name}": ":".join(target.split(":")[::2]) for name, target in bench.COMMANDS.items()},
 }
 INLINE = re.findall(r"`(python -m [^`]+)`", README)
 

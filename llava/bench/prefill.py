@@ -1,90 +1,206 @@
-"""Prefill time of methods against the unpruned model, beside what the floating point operations promise."""
+"""`python -m llava.bench prefill`: time of the prefill under methods, beside what the operations promise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tqdm import tqdm
 from transformers import DynamicCache
 
-from llava.errors import LlavaError
+from llava.bench import results, sizes
+from llava.bench.options import NONE, TOKENS, MethodChoice, ModelOptions, PromptOptions, Repeats
+from llava.bench.subject import Subject, build, environment
+from llava.bench.timing import PartClock, Turns, ratios, spread
+from llava.bench.trials import OK, Measured, Trial, in_turns, try_each
+from llava.commandline import say, warn
+from llava.eval.screen import DASH, number, table
+from llava.model.pruning import Pruning
+from llava.model.report import Report
 from llava.reduction.base import Reduction
 
-from .timing import Spread, interleaved, ratios
 
-TOWER = "vision tower"
+@dataclass(frozen=True)
+class Prefill:
+    """Time the prefill of methods against the unpruned model, interleaved in one process."""
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    prompt: PromptOptions = field(default_factory=PromptOptions)
+    choice: MethodChoice = field(default_factory=MethodChoice)
+    times: Repeats = field(default_factory=Repeats)
+
+    def problems(self) -> list[str]:
+        """Return everything that is wrong, known before a model is built."""
+        return common_problems(self)
+
+
+def common_problems(options: Any) -> list[str]:
+    """Return what is wrong with options made of `model`, `prompt`, `choice` and `times`."""
+    model, prompt = options.model, options.prompt
+    found = [*model.problems(), *prompt.problems(model), *options.choice.problems(visual_tokens(model, prompt))]
+    return list(dict.fromkeys(found + options.times.problems()))
+
+
+def visual_tokens(model: ModelOptions, prompt: PromptOptions) -> list[int]:
+    """Return the visual tokens of a shape's image; nothing where they are not known yet."""
+    if not model.is_random or model.shape_name not in sizes.SHAPES:
+        return []
+    return [sizes.visual_tokens(sizes.SHAPES[model.shape_name], max(1, prompt.tokens or TOKENS))]
+
+
+def run(options: Prefill) -> None:
+    """Measure, show, write."""
+    methods = options.choice.build()
+    subject = build(options.model, options.prompt)
+    where = environment(subject.model)
+    measured = measure(subject, methods, options.times.repeats, options.times.warmup, warn)
+    say(title(subject, where))
+    for line in lines(measured.rows):
+        say(line)
+    result = results.content(
+        "prefill",
+        options,
+        where,
+        subject.facts,
+        measured.rows,
+        complete=measured.complete,
+        left_out=measured.left_out,
+    )
+    results.finish(result, options.times.output)
 
 
 @torch.no_grad()
 def measure(
-    model: Any,
-    inputs: dict[str, torch.Tensor],
+    subject: Subject,
     methods: dict[str, Reduction],
     repeats: int,
     warmup: int,
-    of_layers: int | None = None,
-    say: Callable[[str], None] = lambda sentence: None,
-) -> list[dict]:
+    say: Callable[[str], Any] = lambda sentence: None,
+) -> Measured:
     """Time the prefill (vision tower, projector, decoder, one row of logits, a fresh cache) under every method.
 
     Args:
-        methods: label -> method; the first one is the baseline of the ratios.
-        of_layers: layers of the whole decoder if the model is a slice of it; selection is then also given as a share of
-            the whole decoder's unpruned prefill, extrapolated layer by layer from the slice's.
-        say: told which methods cannot work on this model.
-    Returns:
-        one row for each method: seconds (median, quartiles), speed-up over the baseline, the same for the language
-        model alone (without vision tower and projector), the FLOPs ratio, selection time and its share of the
-        baseline's prefill, tokens and cache bytes.
+        methods: label -> method; the one called `none` is the baseline of the ratios.
+        repeats, warmup: counted and uncounted rounds, after one that shows which methods work here.
+        say: told which methods do not.
     """
-    reports: dict[str, list] = {label: [] for label in methods}
+    model, peaks = subject.model, _Peaks(subject.device)
+    with PartClock(model, subject.family) as clock:
 
-    def prefill(label: str) -> None:
-        with methods[label](model) as pruning:
-            model(**inputs, past_key_values=DynamicCache(config=model.config.get_text_config()), logits_to_keep=1)
-        reports[label].append(pruning.last)
+        def prefill(pruning: Pruning) -> Callable[[], tuple[Any, float | None, float]]:
+            times = clock.begin()
+            cache = DynamicCache(config=model.config.get_text_config())
+            model(**subject.inputs, past_key_values=cache, logits_to_keep=1)
+            return lambda: (pruning.last, times.vision_seconds(), times.prefill_seconds())
 
-    runs = {}
-    for label in methods:  # a round that is not timed; it shows which methods work here
-        try:
-            prefill(label)
-            runs[label] = lambda label=label: prefill(label)
-        except LlavaError as error:
-            say(f"{label} is left out: {error}")
-        reports[label].clear()
-    images = {name: value for name, value in inputs.items() if name in ("pixel_values", "image_sizes")}
-    runs[TOWER] = lambda: model.get_image_features(**images)
-    bar = tqdm(total=len(runs) * (repeats + warmup), desc="prefill", leave=False)
-    seconds = interleaved(runs, model.device, repeats, warmup, tick=bar.update)
-    bar.close()
-    baseline, tower = next(iter(runs)), Spread.of(seconds.pop(TOWER)).median
-    whole = unpruned = Spread.of(seconds[baseline]).median
-    if of_layers is not None:
-        whole = tower + (unpruned - tower) * of_layers / model.config.get_text_config().num_hidden_layers
+        trial = try_each(model, methods, lambda pruning: peaks.note(pruning, prefill), say)
+        turns = in_turns("prefill", trial, prefill, subject.device, repeats, warmup)
+    return Measured(_rows(subject, turns, trial, peaks.bytes), turns.complete, trial.left_out)
+
+
+class _Peaks:
+    """The most memory that the device held at once during a run, weights included; CUDA only."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.bytes: dict[int, int] = {}
+
+    def note(self, pruning: Pruning, run: Callable[[Pruning], Any]) -> None:
+        counts = self.device.type == "cuda"
+        if counts:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        run(pruning)
+        if counts:
+            self.bytes[id(pruning)] = torch.cuda.max_memory_allocated(self.device)
+
+
+def _rows(subject: Subject, turns: Turns, trial: Trial, peaks: dict[int, int]) -> list[dict[str, Any]]:
+    if not trial.working:
+        return trial.failed_rows()
+    tower = subject.facts.get("tower_flops")
+    unpruned, unpruned_llm = turns.seconds.get(NONE), [llm for *_, llm in turns.values.get(NONE, [])]
+    whole = None
+    if unpruned:
+        beyond = subject.text_layers / subject.layers - 1  # layers of the whole model that were not built
+        whole = spread(unpruned)["median"] + spread(unpruned_llm)["median"] * beyond
     rows = []
-    for label in seconds:
-        last = reports[label][-1]
-        selection = Spread.of([report.selection_seconds for report in reports[label][warmup:]])
+    for label in trial.working:
+        reports, vision, llm = zip(*turns.values[label], strict=True)
+        last: Report = reports[-1]
+        selection = spread([report.selection_seconds for report in reports])
+        exact, full = sum(last.flops_exact), sum(last.flops_exact_unpruned)
         rows.append(
             {
                 "method": label,
-                "prefill_seconds": asdict(Spread.of(seconds[label])),
-                "speedup": asdict(ratios(seconds[baseline], seconds[label])),
-                "tower_seconds": tower,
-                "llm_speedup": (unpruned - tower) / (Spread.of(seconds[label]).median - tower),
-                "flops_ratio": sum(last.flops_exact_unpruned) / sum(last.flops_exact),
-                "selection_seconds": asdict(selection),
-                "selection_share": selection.median / whole,
+                "status": OK,
+                "prefill_seconds": spread(turns.seconds[label]),
+                "vision_seconds": None if None in vision else spread(vision),
+                "llm_seconds": spread(llm),
+                "selection_seconds": selection,
+                "speedup": ratios(unpruned, turns.seconds[label]).to_dict() if unpruned else None,
+                "llm_speedup": ratios(unpruned_llm, llm).to_dict() if unpruned else None,
+                "flops_ratio": full / exact,
+                "flops_ratio_with_vision": None if tower is None else (full + tower) / (exact + tower),
+                "selection_share": selection["median"] / whole if whole else None,
                 "whole_unpruned_seconds": whole,
-                "visual": last.visual,
-                "asked": last.asked,
-                "final": last.final,
-                "mean_over_layers": last.mean_over_layers,
-                "cache_bytes": last.cache_bytes,
-                "cache_bytes_unpruned": last.cache_bytes_unpruned,
+                "peak_bytes": peaks.get(id(trial.working[label])),
+                **counts(last),
             }
         )
-    return rows
+    return rows + trial.failed_rows()
+
+
+def counts(report: Report) -> dict[str, Any]:
+    """Return the token, cache and operation counts of a report."""
+    names = ("visual", "asked", "final", "mean_over_layers", "cache_bytes", "cache_bytes_unpruned")
+    costs = ("flops_paper", "flops_paper_unpruned", "flops_exact", "flops_exact_unpruned")
+    return {name: getattr(report, name) for name in (*names, *costs)}
+
+
+def title(subject: Subject, where: dict[str, Any]) -> str:
+    """Return one line: what is measured, where."""
+    facts = subject.facts
+    tokens = f"{facts['visual_tokens']} visual tokens, " if "visual_tokens" in facts else ""
+    return (
+        f"{facts['model']}, {tokens}prompts of {facts['prompt_tokens']} tokens, batch {facts['batch']}, "
+        f"{where['device']}, {where['dtype']}, {where['attention']}"
+    )
+
+
+def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the table for the screen."""
+    header = ["method", "kept", "prefill ms (quartiles)", "speed-up (quartiles)", "FLOPs say", "LLM only", "FLOPs say"]
+    return table([*header, "vision ms", "selection ms", "share", "cache MB"], [_cells(row) for row in rows])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if row["status"] != OK:
+        return [row["method"], DASH, row["status"], *[DASH] * 8]
+    return [
+        row["method"],
+        f"{sum(row['final']) / len(row['final']):.0f}",
+        milliseconds(row["prefill_seconds"]),
+        times(row["speedup"]),
+        f"{number(row['flops_ratio_with_vision'])}x",
+        DASH if row["llm_speedup"] is None else f"{row['llm_speedup']['median']:.2f}x",
+        f"{row['flops_ratio']:.2f}x",
+        DASH if row["vision_seconds"] is None else f"{1e3 * row['vision_seconds']['median']:.1f}",
+        f"{1e3 * row['selection_seconds']['median']:.2f}",
+        DASH if row["selection_share"] is None else f"{row['selection_share']:.2%}",
+        number(row["cache_bytes"] and row["cache_bytes"] / 1e6, 1),
+    ]
+
+
+def milliseconds(spread: dict[str, float] | None) -> str:
+    """Return `12.3 (12.1-12.6)`."""
+    return (
+        DASH
+        if spread is None
+        else " ".join((f"{1e3 * spread['median']:.1f}", f"({1e3 * spread['low']:.1f}-{1e3 * spread['high']:.1f})"))
+    )
+
+
+def times(spread: dict[str, float] | None) -> str:
+    """Return `4.42x (4.41-4.50)`."""
+    return DASH if spread is None else f"{spread['median']:.2f}x ({spread['low']:.2f}-{spread['high']:.2f})"

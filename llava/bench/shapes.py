@@ -1,72 +1,28 @@
-"""Models with random weights of any size: what a prefill costs does not depend on what the weights know."""
+"""Models with random weights of a given shape, and prompts for them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaNextConfig, LlavaNextForConditionalGeneration
 
-from llava.errors import BadInput
+from llava.bench import sizes
+from llava.bench.sizes import PATCH, SHAPES, TOWERS, Shape, named
 
+__all__ = ["IMAGE_TOKEN", "SHAPES", "TOWERS", "VOCABULARY", "Shape", "named", "random_inputs", "random_model"]
 
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a text decoder: layers, width, heads, key/value heads, FFN width; and how images come to it.
-
-    Args:
-        next: the image is cut into tiles, as in LLaVA-NeXT.
-        tower: vision tower, one of `TOWERS`; with a tiny one the decoder is all that counts.
-    """
-
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    ffn: int
-    next: bool = False
-    tower: str = "tiny"
-
-
-SHAPES = {
-    "small": Shape(16, 1024, 16, 16, 2752),
-    "llava-1.5-7b": Shape(32, 4096, 32, 32, 11008),
-    "llava-1.5-13b": Shape(40, 5120, 40, 40, 13824),
-    "llava-next-7b": Shape(32, 4096, 32, 32, 11008, next=True, tower="clip-l"),
-    "qwen2-vl-7b": Shape(28, 3584, 28, 4, 18944),
-}
-IMAGE_TOKEN, VOCABULARY, PATCH = 3, 512, 14
-TOWERS = {
-    "tiny": {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1},
-    "clip-l": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
-}
-TILE = 336  # pixels, side of a tile
-
-
-def named(name: str, layers: int | None = None, tower: str | None = None) -> Shape:
-    """Return a shape by name, or its first `layers` layers, or with another tower.
-
-    Raises:
-        BadInput: there is no such shape or tower, or it has fewer layers.
-    """
-    if name not in SHAPES:
-        raise BadInput(f"Unknown shape {name!r}. Known: {', '.join(SHAPES)}.")
-    shape = SHAPES[name]
-    if layers is not None and not 3 <= layers <= shape.layers:
-        raise BadInput(f"--layers {layers}: give 3 to {shape.layers}, the layers of {name}.")
-    if tower is not None and tower not in TOWERS:
-        raise BadInput(f"Unknown tower {tower!r}. Known: {', '.join(TOWERS)}.")
-    return replace(shape, layers=layers or shape.layers, tower=tower or shape.tower)
+IMAGE_TOKEN, VOCABULARY = 3, 512
+SPARE_POSITIONS = 4096  # for text and generated tokens
 
 
 def random_model(
     shape: Shape, n_visual: int, dtype: torch.dtype, device: torch.device, attn_implementation: str
 ) -> Any:
-    """A LLaVA of this size. One image gives the square number of visual tokens nearest to `n_visual`; a LLaVA-NeXT cuts
-    a square image into as many tiles as come nearest.
-    """
+    """A LLaVA of this size whose images have about `n_visual` tokens (`sizes.visual_tokens`)."""
+    kind: Any
+    config: Any
     if shape.next:
         kind, config = LlavaNextForConditionalGeneration, _next_config(shape, n_visual)
     else:
@@ -89,9 +45,12 @@ def random_inputs(model: Any, n_before: int, n_after: int, batch: int = 1) -> di
     words = torch.randint(IMAGE_TOKEN + 1, VOCABULARY, (batch, n_before + n_after), generator=generator)
     image = torch.full((batch, n_visual), IMAGE_TOKEN)
     ids = torch.cat([words[:, :n_before], image, words[:, n_before:]], 1)
-    side, tiles, more = model.config.vision_config.image_size, (), {}
+    side = model.config.vision_config.image_size
+    tiles: tuple[int, ...] = ()
+    more = {}
     if isinstance(model, LlavaNextForConditionalGeneration):
-        canvas = model.config.image_grid_pinpoints[0]
+        grid: Any = model.config.image_grid_pinpoints
+        canvas = grid[0]
         tiles = (1 + (canvas[0] // side) ** 2,)
         more = {"image_sizes": torch.tensor([canvas] * batch, device=model.device)}
     pixels = torch.randn(batch, *tiles, 3, side, side, generator=generator)
@@ -103,36 +62,43 @@ def random_inputs(model: Any, n_before: int, n_after: int, batch: int = 1) -> di
     }
 
 
-def _config(shape: Shape, n_visual: int) -> LlavaConfig:
-    side = round(math.sqrt(n_visual))
+def _config(shape: Shape, wanted: int) -> LlavaConfig:
+    length = sizes.visual_tokens(shape, wanted)
     return LlavaConfig(
-        vision_config=_tower(shape, side * PATCH),
-        text_config=_text(shape, side * side),
+        vision_config=_tower(shape, math.isqrt(length) * PATCH),
+        text_config=_text(shape, length),
         image_token_index=IMAGE_TOKEN,
-        image_seq_length=side * side,
+        image_seq_length=length,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
 
 
-def _next_config(shape: Shape, n_visual: int) -> LlavaNextConfig:
-    patches = TILE // PATCH
-    across = max(1, round(math.sqrt(max(1, n_visual / patches**2 - 1))))
-    length = patches**2 + across * patches * (across * patches + 1)  # every row of the crops ends with a newline
+def _next_config(shape: Shape, wanted: int) -> LlavaNextConfig:
+    length, side = sizes.visual_tokens(shape, wanted), sizes.tiles_across(wanted) * sizes.TILE
     return LlavaNextConfig(
-        vision_config=_tower(shape, TILE),
+        vision_config=_tower(shape, sizes.TILE),
         text_config=_text(shape, length),
         image_token_index=IMAGE_TOKEN,
         image_seq_length=length,
-        image_grid_pinpoints=[[across * TILE, across * TILE]],
+        image_grid_pinpoints=[[side, side]],
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
 
 
 def _tower(shape: Shape, image_size: int) -> dict[str, Any]:
-    fixed = {"model_type": "clip_vision_model", "patch_size": PATCH, "projection_dim": 64}
-    return {**fixed, "image_size": image_size, **TOWERS[shape.tower]}
+    tower = TOWERS[shape.tower]
+    return {
+        "model_type": "clip_vision_model",
+        "patch_size": PATCH,
+        "projection_dim": 64,  # of CLIP's own head, which is not used
+        "image_size": image_size,
+        "hidden_size": tower.width,
+        "intermediate_size": tower.ffn,
+        "num_hidden_layers": tower.layers,
+        "num_attention_heads": tower.heads,
+    }
 
 
 def _text(shape: Shape, n_visual: int) -> dict[str, Any]:
@@ -144,5 +110,5 @@ def _text(shape: Shape, n_visual: int) -> dict[str, Any]:
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads,
         "num_key_value_heads": shape.kv_heads,
-        "max_position_embeddings": n_visual + 4096,
+        "max_position_embeddings": n_visual + SPARE_POSITIONS,
     }

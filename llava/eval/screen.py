@@ -9,9 +9,9 @@ Record = Mapping[str, Any]
 DASH = "-"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a plain table: columns of names up to `method` are left-aligned, numbers right-aligned."""
-    left = header.index("method") + 1
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int | None = None) -> list[str]:
+    """Return the lines of a plain table: the first `left` columns (default: those up to `method`) are left-aligned."""
+    left = header.index("method") + 1 if left is None else left
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
@@ -39,8 +39,8 @@ def report(records: Sequence[Record]) -> list[str]:
         f"{first['title']} ({first['split']} data, {scored}{part} questions), {first['model']['name']}, {where}",
     ]
     lines += ["", *table(*budget_table(records, reference))]
-    for part in score_tables(records):
-        lines += ["", *table(*part)]
+    for scores in score_tables(records):
+        lines += ["", *table(*scores)]
     return [*lines, "", *remarks(records, reference)]
 
 
@@ -75,7 +75,7 @@ def _budget_row(record: Record, reference: Record | None) -> list[str]:
     return [
         record["method"]["label"],
         number(record["headline"]["value"]),
-        _share(record["headline"]["value"], reference and reference["headline"]["value"]),
+        _share(record["headline"]["value"], reference["headline"]["value"] if reference else None),
         number(counts.get("asked"), 0),
         kept(counts),
         number(counts.get("mean_over_layers"), 1),
