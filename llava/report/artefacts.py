@@ -104,6 +104,11 @@ def page(title: str, body: str, notes: Sequence[str]) -> str:
     return "\n".join([f"# {title}", "", first, "", body, "", *(f"- {note}" for note in others), ""])
 
 
+def without_notes(text: str) -> str:
+    """Return a page without its title and without the notes below its table."""
+    return text.partition("\n\n")[2].partition("\n\n- ")[0]
+
+
 def write(sheet: Sheet, output: Path, name: str) -> list[Path]:
     """Write `<name>.md`, `.csv` and `.json` into a folder."""
     output.mkdir(parents=True, exist_ok=True)

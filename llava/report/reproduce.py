@@ -6,12 +6,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from llava.commandline import BAD_INPUT, DONE, did_you_mean, say, warn
 from llava.errors import LlavaError
 from llava.report.cells import Source
+
+if TYPE_CHECKING:
+    from llava.report.artefacts import Artefact
 
 MORE = "random,pooling,smaller_image,divprune"
 
@@ -48,6 +52,8 @@ class Table(Common):
 
     number: tyro.conf.Positional[str] = ""
     """1 to 6."""
+    update: Path | None = None
+    """Markdown file whose lines between `<!-- tableN -->` and `<!-- end of tableN -->` become this table."""
 
     def problems(self) -> list[str]:
         from llava.report import paper
@@ -67,6 +73,9 @@ class Figure(Common):
 class Claims(Common):
     """The paper's claims, and whether they hold in the results that are there."""
 
+    update: Path | None = None
+    """Markdown file whose lines between `<!-- claims -->` and `<!-- end of claims -->` become the claims."""
+
 
 @dataclass(frozen=True)
 class All(Common):
@@ -77,7 +86,7 @@ def table(config: Table) -> None:
     """Make one table and show it."""
     from llava.report import artefacts
 
-    _make_one(config, artefacts.named(f"table{config.number}", _known(config)))
+    _make_one(config, artefacts.named(f"table{config.number}", _known(config)), config.update)
 
 
 def figure(config: Figure) -> None:
@@ -94,7 +103,7 @@ def claims(config: Claims) -> None:
     """Say which of the paper's claims hold."""
     from llava.report import artefacts
 
-    _make_one(config, artefacts.named("claims", _known(config)))
+    _make_one(config, artefacts.named("claims", _known(config)), config.update)
 
 
 def everything(config: All) -> int:
@@ -122,15 +131,16 @@ def everything(config: All) -> int:
     return BAD_INPUT if failed else DONE
 
 
-def _known(config: Common) -> list:
+def _known(config: Common) -> list[Artefact]:
     from llava.report import artefacts
 
     return artefacts.everything(config.methods)
 
 
-def _make_one(config: Common, artefact) -> None:  # type: ignore[no-untyped-def]
-    from llava.report import runs
+def _make_one(config: Common, artefact: Artefact, update: Path | None = None) -> None:
+    from llava.report import artefacts, runs
     from llava.report.store import Store
+    from llava.report.summary import replaced
 
     store = Store(config.source)
     cells = artefact.cells(store.target)
@@ -142,7 +152,13 @@ def _make_one(config: Common, artefact) -> None:  # type: ignore[no-untyped-def]
     paths = artefact.make(store, config.output)
     for path in paths:
         if path.suffix == ".md":
-            say(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            say(text)
+            if update is not None:
+                page = update.read_text(encoding="utf-8") if update.is_file() else ""
+                short = artefacts.without_notes(text)
+                update.write_text(replaced(page, str(update), f"{short}\n", artefact.name), encoding="utf-8")
+                say(f"Updated: {update}")
     say(f"Written: {', '.join(map(str, paths))}")
 
 

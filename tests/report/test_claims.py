@@ -165,8 +165,15 @@ def test_the_page_shows_all_claims_and_their_sum(tmp_path, capsys):
     write(tmp_path, *pope(dart=99.0))
     assert command.main(["claims", "--results", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "claims.md").read_text()
-    assert page.count("\n| ") == 2 + len(texts()) - 1 + 1
-    assert "99.0 of 100.0: -1.00 % (10 questions) | **holds**" in page and "neither prove nor refute" in page
+    assert page.count("\n| ") == 2 + len(texts()) and page.count(" holds when ") == len(texts())
+    assert "99.0 of 100.0: -1.00 % (10 questions) | **holds** |" in page and "neither prove nor refute" in page
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- claims -->\nsomething else\n<!-- end of claims -->\nafter\n")
+    words = ["claims", "--results", str(tmp_path), "--output", str(tmp_path / "out"), "--update", str(readme)]
+    assert command.main(words) == 0
+    shown = readme.read_text()
+    assert shown.startswith("before\n<!-- claims -->\nJudged on") and "something else" not in shown and "holds when" not in shown
+    assert "| 3 | POPE drops" in shown and shown.endswith("<!-- end of claims -->\nafter\n")
     content = json.loads((tmp_path / "out" / "claims.json").read_text())
     assert [claim["number"] for claim in content["claims"]] == list(range(1, 18))
     assert f"{sum(c['outcome'] == HOLDS for c in content['claims'])} holds" in page

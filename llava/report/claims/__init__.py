@@ -86,9 +86,10 @@ class Claims:
             *left_over(store),
             artefacts.command_of(store, self.name),
         ]
-        shown = [[number, text, here, f"**{outcome}**", rule] for number, text, outcome, here, rule in rows]
-        body = markdown(["#", "the paper says", "measured here", "outcome", "holds when"], shown, words=5)
-        text = artefacts.page(self.title, body, notes)
+        shown = [[number, text, here, f"**{outcome}**"] for number, text, outcome, here, _ in rows]
+        body = markdown(["#", "the paper says", "measured here", "outcome"], shown, words=4)
+        rules = [f"{number} holds when {rule}." for number, _, _, _, rule in rows]
+        text = artefacts.page(self.title, body, [*notes, *rules])
         content = {
             "title": self.title,
             "model": store.target.name,

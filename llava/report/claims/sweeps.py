@@ -64,8 +64,8 @@ def number_of_pivots(evidence: Evidence, numbers: Mapping[str, Any]) -> Verdict:
     """Claim 13."""
     few, usual, many = numbers["few"], numbers["usual"], numbers["many"]
     rule = (
-        f"the mean with {usual} pivots (half of them text) is above all with {few} or fewer and all with {many} or more; "
-        "in part: one of both"
+        f"the mean with {usual} pivots (half of them text) is above all with {few} or fewer and all with {many} or "
+        "more; in part: one of both"
     )
     means = _means(evidence, _count, usual, lambda point: _of(point)[0] - _of(point)[1] in (0, 1))
     sides = [
