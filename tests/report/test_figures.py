@@ -163,3 +163,13 @@ def test_budgets_are_named_as_the_paper_names_them():
 def test_a_model_of_unknown_depth_is_refused():
     with pytest.raises(BadInput, match="--model-path"):
         sweeps.PrunedLayer().cells(Target("x", "x", "llava", "llava"))
+
+
+def test_the_glance_takes_the_plain_runs_out_of_a_folder_with_sweeps():
+    def run(label, finished="1"):
+        return {"benchmark": "pope", "method": {"name": label.split("-")[0], "label": label}, "finished": finished}
+
+    old, new = run("dart-64"), run("dart-64", "2")
+    sweep, empty = run("dart-layer-3-64", "3"), run("dart-pivots_visual-0-1")
+    others = [run("none"), run("prumerge-layer--2-64")]
+    assert glance.plain([old, sweep, new, empty, *others]) == [new, *others]

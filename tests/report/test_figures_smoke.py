@@ -39,6 +39,11 @@ def test_every_figure_on_a_tiny_model(tmp_path, monkeypatch):
     content = json.loads((tmp_path / "first" / "figure5.json").read_text())
     assert {row["kept_last_layer"] for row in content["rows"] if row["series"] == sweeps.EMPTY} == {0.0}
     assert "Left out" in json.dumps(json.loads((tmp_path / "first" / "figure6.json").read_text())["notes"])
+    # Other weights under the same name: what was kept is computed anew.
+    kept = tmp_path / "out" / "kept-figure8-tiny.json"
+    kept.write_text(kept.read_text().replace(store.loaded().digest, "other"))
+    FIGURES[6].make(store, tmp_path / "first")
+    assert store.loaded().digest in kept.read_text()
     # What was computed is enough for the same bytes, without a model.
     again = Store(Source("out", limit=2, model_path=str(checkpoint)))
     for figure in (FIGURES[0], FIGURES[3], FIGURES[6]):

@@ -35,6 +35,7 @@ COLOURS = {
     "g": (0.49, 0.70, 0.42),
     "b": (0.24, 0.42, 0.25),
 }
+MATERIALS = {"s": "sky", "o": "sun", "r": "roof", "w": "wall", "d": "door", "g": "grass", "b": "bush"}
 PIVOTS, TEXT_PIVOTS, QUOTA = 2, 1, 4
 N_TEXT = 4
 LOUD = (8, 44, 49)
@@ -135,21 +136,22 @@ class Diagram:
         )
         axis.text(9, 0.4, note, ha="center", va="center", fontsize=9.5, color="#555555")
         figure.subplots_adjust(0.005, 0.01, 0.995, 0.99)
+        letters = "".join(PICTURE)
         rows = [
             {
-                "patch": index,
-                "material": "".join(PICTURE)[index],
-                "pivot": int(index in example.pivots),
-                "kept": int(index in example.kept),
+                "material": material,
+                "tokens": letters.count(letter),
+                "kept": sum(letters[index] == letter for index in example.kept),
+                "pivots": sum(letters[index] == letter for index in example.pivots),
             }
-            for index in everything
+            for letter, material in MATERIALS.items()
         ]
         notes = [
             "Our own drawing, not the paper's. The kept patches are what the package's `select_tokens` chooses on the "
             "toy picture; its features are made up, alike within a material and unlike between two.",
             "As released: pivots take turns, and each claims those free tokens that are least similar to it.",
         ]
-        return Drawn(figure, self.title, rows, notes, {"artefact": self.name})
+        return Drawn(figure, self.title, rows, notes, {"artefact": self.name, "kept": list(example.kept)})
 
 
 def heading(axis: Any, x: float, title: str, below: str) -> None:

@@ -59,16 +59,20 @@ class AllMethods:
         found = [
             one for folder in ([Path(self.folder)] if usual else store.source.folders) for one in files.read(folder)
         ]
-        files.check_alike(found)
         with style.drawing():
-            drawn = self.draw(found)
+            drawn = self.draw(plain(found))
             return write(drawn, output, self.name)
 
     def draw(self, found: Sequence[Record]) -> Drawn:
-        """Draw one line per method."""
+        """Draw one line per method.
+
+        Raises:
+            ConfigurationError: the runs differ in more than the method.
+        """
         from matplotlib import pyplot
         from matplotlib.lines import Line2D
 
+        files.check_alike(found)
         curves = relative_scores(found)
         budgets = sorted({budget for curve in curves.values() for budget in curve}, reverse=True)
         if len(budgets) < 2:
@@ -126,6 +130,23 @@ class AllMethods:
             setting(found),
         ]
         return Drawn(figure, self.title, rows, notes, {"artefact": self.name})
+
+
+def plain(found: Sequence[Record]) -> list[Record]:
+    """The runs to compare: of several of one method, budget and benchmark the one with the shortest label, the newest.
+
+    Folders may hold sweeps of other options too; their labels name those options. Budgets that only one method was run
+    at say nothing here.
+    """
+    chosen: dict[tuple[str, str, str], Record] = {}
+    for one in sorted(found, key=lambda one: one.get("finished", ""), reverse=True):
+        name, label = one["method"]["name"], one["method"]["label"]
+        key = (name, "" if name == "none" else label.rpartition("-")[2], one["benchmark"])
+        if key not in chosen or len(label) < len(chosen[key]["method"]["label"]):
+            chosen[key] = one
+    methods = {name for name, _, _ in chosen if name != "none"}
+    shared = {budget for _, budget, _ in chosen if len({n for n, b, _ in chosen if b == budget}) > 1}
+    return [one for (name, budget, _), one in chosen.items() if name == "none" or len(methods) < 2 or budget in shared]
 
 
 def relative_scores(found: Sequence[Record]) -> dict[str, dict[int, dict[str, Any]]]:

@@ -119,6 +119,7 @@ def record(name: str, store: Store, methods: Mapping[str, Any], n_scenes: int, n
         "question": QUESTION,
         "seed": SEED,
         "model": {"name": target, "weights_digest": loaded.digest},
+        "code": identity.code_digest(),
         **identity.hardware(loaded.model),
         **identity.surroundings(),
         "scenes": found,
@@ -170,8 +171,10 @@ def found_or_made(
         BadData: they are missing; the message says what to type.
     """
     path = find(name, store.source, store.target.name)
-    if path is not None and _of(read(path)[1], methods, n_scenes):
-        return *read(path), path.parent
+    if path is not None:
+        found, content = read(path)
+        if _of(content, methods, n_scenes) and _current(content, store):
+            return found, content, path.parent
     if not store.source.run:
         number = name.removeprefix("figure")
         words = f"python -m llava.report figure {number} {store.source.flags}".strip()
@@ -186,6 +189,14 @@ def _of(content: Mapping[str, Any], methods: Mapping[str, Any], n_scenes: int) -
     return len(content["scenes"]) >= n_scenes and all(
         [one["method"] for one in scene["looks"]] == wanted for scene in content["scenes"]
     )
+
+
+def _current(content: Mapping[str, Any], store: Store) -> bool:
+    """Whether a file is of the model (with `--fresh` also of the code) that is meant; asked only when it may run."""
+    if not store.source.run:
+        return True
+    of_the_code = not store.source.fresh or content.get("code") == identity.code_digest()
+    return of_the_code and content["model"]["weights_digest"] == store.loaded().digest
 
 
 def pixels(scene: Scene, own: Look, folder: Path, shown: Sequence[int] | None = None) -> np.ndarray:

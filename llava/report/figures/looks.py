@@ -61,7 +61,8 @@ class FromLooks:
         scenes, content, folder = found_or_made(self.name, store, methods, self.n_scenes, self.n_words)
         with style.drawing():
             drawn = self.draw(scenes, folder, store.target)
-            facts = {"artefact": self.name, "model": content["model"], "question": QUESTION}
+            kept = [{one.title: list(one.kept) for one in scene.looks} for scene in scenes]
+            facts = {"artefact": self.name, "model": content["model"], "question": QUESTION, "kept": kept}
             made = f"{content['model']['name']} on {content['device']}, {content['dtype']}, question: “{QUESTION}”"
             notes = [*drawn.notes, f"Made with {made}."]
             return write(Drawn(drawn.picture, drawn.title, drawn.rows, notes, facts, palette=True), output, self.name)
@@ -194,7 +195,6 @@ class PivotMasks(FromLooks):
             "patches": own.grid[0] * own.grid[1],
             "shared_with_k_norm_max_percent": 100 * own.overlap(reference),
             "chance_percent": 100 * reference.chance,
-            "indices": " ".join(map(str, own.kept)),
         }
 
 

@@ -122,7 +122,8 @@ class PrunedLayer(FromResults):
             "token at layer K; from there the model has only what the text positions took from the image before.",
             "Lower panels: measured median per question, image encoding included. Dashed: the unpruned model. The "
             "paper prints no numbers for this figure.",
-            *best_layers(found),
+            *reached(found),
+            *emptied(found),
             grain(found),
         ]
         return Drawn(figure, f"{self.title} (DART on {target.name})", [p.row("layer") for p in found], notes)
@@ -176,6 +177,7 @@ class PivotCount(FromResults):
             axis.set_xlabel("pivots (image + text)")
         legend(figure, axes[0, 0])
         notes = [
+            *best_count(found),
             "Half of the pivots are visual, half text (one: visual). Every point keeps as many tokens, the "
             "visual pivots among them (`budget=exact`). A question with fewer words gives fewer text pivots. The "
             "paper prints no numbers for this figure and does not say how it split the pivots.",
@@ -205,8 +207,20 @@ def line(axis: Any, found: Sequence[Point], what: str, scale: float, colour: str
     axis.plot([point.x for point in found], values, color=colour, marker=marker, label=found[0].series if found else "")
 
 
-def best_layers(found: Sequence[Point]) -> list[str]:
-    """What dropping everything costs, as the paper tells it: at each layer, in points of the unpruned score."""
+def reached(found: Sequence[Point]) -> list[str]:
+    """How many of the runs that keep tokens are as good as the unpruned one, and at which layers."""
+    told = []
+    for name in dict.fromkeys(point.benchmark for point in found):
+        own = [point for point in found if point.benchmark == name and point.series != EMPTY]
+        good = [point for point in own if point.relative >= 100]
+        layers = ", ".join(map(str, sorted({point.x for point in good})))
+        where = f" (K = {layers})" if good else ""
+        told.append(f"{name}: {len(good)} of {len(own)} runs that keep tokens reach the unpruned score{where}.")
+    return told
+
+
+def emptied(found: Sequence[Point]) -> list[str]:
+    """What is left of the score when every visual token is dropped, layer by layer."""
     told = []
     for name in dict.fromkeys(point.benchmark for point in found):
         empty = [point for point in found if point.benchmark == name and point.series == EMPTY]
@@ -214,3 +228,14 @@ def best_layers(found: Sequence[Point]) -> list[str]:
         if shares:
             told.append(f"{name} without any visual token: {shares} of the unpruned score.")
     return told
+
+
+def best_count(found: Sequence[Point]) -> list[str]:
+    """The mean over the benchmarks for every number of pivots."""
+    means = {}
+    for count in dict.fromkeys(point.x for point in found):
+        shares = [point.relative for point in found if point.x == count]
+        if len(shares) == len({point.benchmark for point in found}):
+            means[count] = float(np.mean(shares))
+    told = ", ".join(f"{count}: {mean:.1f} %" for count, mean in means.items())
+    return [f"Mean of the unpruned score by number of pivots: {told}."] if told else []
