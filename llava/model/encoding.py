@@ -132,10 +132,11 @@ class Encoding:
     def _keys(self, kind: str, inputs: dict[str, Any]) -> list[tuple[Any, ...]] | None:
         """What the features of every image are kept under; None if they are not to be kept."""
         reuse = self.reuse
-        known = inputs.get(PIXELS[kind]) is not None and inputs.get("return_dict") is not False
-        if reuse is None or self.before is not None or not known:
+        if reuse is None or self.before is not None or inputs.get("return_dict") is False:
             return None  # what a method before the language model chose of an image is kept instead
         why = cannot_keep(self.family)
+        if inputs.get(PIXELS[kind]) is None:
+            why = why or f"this version of transformers calls its {kind}s otherwise"
         if why:
             reuse.note(f"Images are encoded anew for every question: {why}.")
             return None
@@ -192,10 +193,14 @@ def digests(family: Family, inputs: dict[str, Any], kind: str, reuse: Reuse) -> 
     on_host = {key: value.cpu() if torch.is_tensor(value) and key != name else value for key, value in inputs.items()}
     on_host[name] = pixels if told is not None else pixels.cpu()
     found = []
+    before, seen = None, b""
     for number in range(family.n_images(on_host, kind)):
         own = family.one_image(on_host, number, kind)
         tensors = {key: value for key, value in own.items() if torch.is_tensor(value) and key != name}
-        seen = told[number] if told is not None else digest(without_filler(own[name]) if tensors else own[name])
+        if told is not None:
+            seen = told[number]
+        elif before is None or not torch.equal(before, own[name]):  # comparing is much quicker than hashing
+            before, seen = own[name], digest(without_filler(own[name]) if tensors else own[name])
         found.append(digest(seen, *sorted(tensors), *(tensors[key] for key in sorted(tensors)), sorted(others.items())))
     return found
 

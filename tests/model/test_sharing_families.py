@@ -88,6 +88,8 @@ def test_same_answers_as_without_reuse(name, subject):
         assert ENCODED_ANEW[family] in notes
         assert statistics["bytes"] == 0
         return
+    if family == "video_llava" and "calls its images otherwise" in notes:
+        pytest.skip("transformers 5.17 calls its images otherwise: nothing is kept of them, and it is said")
     if (family, name) == ("internvl", "uniform"):
         assert "tiles" in notes
         return
