@@ -105,8 +105,8 @@ def pixel_values(image: Image.Image, size: int, mean: Sequence[float], std: Sequ
         size: side of the tower's input in pixels.
         mean, std: per channel, of values in [0, 1]; the padding has the mean colour.
     """
-    fill = tuple(int(255 * channel) for channel in mean)
-    square = pad_to_square(image, fill).resize((size, size), Image.Resampling.BICUBIC)
+    red, green, blue = (int(255 * channel) for channel in mean)
+    square = pad_to_square(image, (red, green, blue)).resize((size, size), Image.Resampling.BICUBIC)
     scaled = (np.asarray(square) * (1 / 255)).astype(np.float32)
     normal = (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return torch.from_numpy(normal.transpose(2, 0, 1).copy())

@@ -91,7 +91,7 @@ class Report:
             done = sum(self.flops_computed) / sum(self.flops_exact_unpruned)
             reused = f"; {_total(self.reused)} tokens from stored prefixes, FLOPs computed {done:.1%}"
         cache = "no cache"
-        if self.cache_bytes is not None:
+        if self.cache_bytes is not None and self.cache_bytes_unpruned is not None:
             cache = f"cache {self.cache_bytes / 1e6:.1f} of {self.cache_bytes_unpruned / 1e6:.1f} MB"
         return (
             f"{self.method}: visual tokens {_total(self.visual)} -> {_total(self.final)}{after}{newlines} "

@@ -41,8 +41,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def value_problems(method: Any) -> list[str]:
     """Return one sentence per field whose value has the wrong kind or lies outside its range."""
-    hints = _hints(type(method))
-    found = (_problem(field, getattr(method, field.name), hints[field.name]) for field in options_of(type(method)))
+    kind: Any = type(method)
+    hints = _hints(kind)
+    found = (_problem(field, getattr(method, field.name), hints[field.name]) for field in options_of(kind))
     return [problem for problem in found if problem]
 
 

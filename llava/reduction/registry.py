@@ -178,7 +178,7 @@ def _class_problems(name: str, cls: Any) -> list[str]:
     problems = []
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         problems.append(f"Method name {name!r} is not usable: type small letters, digits and underscores.")
-    if "__dataclass_fields__" not in vars(cls) or not cls.__dataclass_params__.frozen:
+    if "__dataclass_fields__" not in vars(cls) or not vars(cls)["__dataclass_params__"].frozen:
         problems.append(f"{label} must be decorated with @dataclass(frozen=True), below @register.")
     if issubclass(cls, LLMStage) and cls.select is LLMStage.select:
         problems.append(f"{label} must define select(self, state), which returns the (R, L) mask of survivors.")

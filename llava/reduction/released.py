@@ -92,6 +92,7 @@ def released_budget(
         problems.append("Give reduction_ratio (e.g. 0.778): the released Qwen2-VL rule ignores max_num_tokens.")
     if problems:
         raise ConfigurationError(*problems)
+    removed = reduction_ratio or 0.0
     ratio = f"reduction ratio {reduction_ratio}"
     if family == LLAVA_NEXT:
         given = [ratio] * (reduction_ratio is not None) + [f"budget {max_num_tokens}"] * (max_num_tokens is not None)
@@ -102,7 +103,7 @@ def released_budget(
         return ReleasedBudget(max_num_tokens, RELEASED, f"LLaVA-1.5 rule: budget {max_num_tokens} counts{ignored}.")
     label = "LLaVA-1.5" if family == LLAVA else "Qwen2-VL"
     ignored = f"; budget {max_num_tokens} ignored" if max_num_tokens is not None else ""
-    return ReleasedBudget(1.0 - reduction_ratio, RELEASED, f"{label} rule: {ratio} counts{ignored}.")
+    return ReleasedBudget(1.0 - removed, RELEASED, f"{label} rule: {ratio} counts{ignored}.")
 
 
 def _is_number(value: object) -> bool:

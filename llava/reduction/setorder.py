@@ -91,4 +91,9 @@ def _jump_tables(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tenso
         constants.append((5**jump - 1) // 4 % size)
     shifts = [PERTURB_SHIFT * s for s in range(n_shifts + 1)]
     neighbours = range(LINEAR_PROBES + 1)
-    return tuple(to_device(list(numbers), device) for numbers in (shifts, factors, constants, neighbours))
+    return (
+        to_device(shifts, device),
+        to_device(factors, device),
+        to_device(constants, device),
+        to_device(list(neighbours), device),
+    )

@@ -218,7 +218,7 @@ class SparseVLM(Schedule):
 
     def select(self, state: LayerState) -> Selection:
         groups, raters = state.groups, state.prepared
-        rows = None if self.mode == V20 else state.attention.head_mean()  # (R, T, L)
+        rows: Any = None if self.mode == V20 else state.attention.head_mean()  # (R, T, L)
         scores = self._corrected_scores(state, raters) if rows is None else _rated(rows, raters)
         ranking = largest_first(scores, groups.valid, scores.shape[1])
         event, hidden, results = self.event(groups), groups.visual(state.hidden), []

@@ -100,7 +100,8 @@ def _tiles(model: Any, family: Family, processor: Any, inputs: Inputs) -> list[l
     if tilings is None:
         raise BadInput("The sizes of the images are not among the inputs (image_sizes): give what the processor made.")
     for pixels, tiling in zip(_pixels(inputs, "image"), tilings, strict=True):
-        source, (down, across) = tiling.source.cpu().numpy(), tiling.grid or (0, 0)
+        sources: Any = tiling.source
+        source, (down, across) = sources.cpu().numpy(), tiling.grid or (0, 0)
         place = np.full(tiling.n_tiles * n_cells, -1)
         place[source[source >= 0]] = np.flatnonzero(source >= 0)
         shown = _shown(pixels[: tiling.n_tiles], processor)

@@ -79,8 +79,8 @@ def overlay(config: Overlay) -> int:
             if len(methods) == 1:
                 raise
             left_out[title] = error
-    for title, error in left_out.items():
-        warn(f"{title} was left out: {error}")
+    for title, reason in left_out.items():
+        warn(f"{title} was left out: {reason}")
     if not panels:
         return BAD_INPUT
     view.draw(panels, config.output, config.question)

@@ -83,8 +83,8 @@ def setting(records: Sequence[Record]) -> str:
 
 def _means(counts: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Mean over the benchmarks of every number that all of them have."""
-    whole = [name for name in counts[0] if all(isinstance(c.get(name), (int, float)) for c in counts)]
-    return {name: statistics.mean(c[name] for c in counts) if name in whole else None for name in counts[0]}
+    found = {name: [value for c in counts if isinstance(value := c.get(name), (int, float))] for name in counts[0]}
+    return {name: statistics.mean(own) if len(own) == len(counts) else None for name, own in found.items()}
 
 
 def _asked(label: str, counts: Mapping[str, float | None]) -> float:

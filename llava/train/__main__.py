@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from llava import commandline
 from llava.errors import BadInput
@@ -192,7 +193,7 @@ def grow(config: Grow) -> None:
     commandline.say(f"{number} new pieces; model and tokenizer written to {config.output}")
 
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[Callable[[Any], int | None], type]] = {
     "run": (run, Run),
     "evaluate": (evaluate, Evaluate),
     "mini": (mini, Mini),

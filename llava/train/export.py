@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-import torch
 from transformers import CLIPImageProcessor, GenerationConfig, LlavaForConditionalGeneration
 
 from .nano import CLIP_MEAN, CLIP_STD, IMAGE_SIZE, PATCH
@@ -21,15 +21,13 @@ def export(model: LlavaForConditionalGeneration, folder: Path, log: list[dict], 
         card: accuracies by kind, with image and blank, and how they were measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model = model.to(torch.bfloat16)
+    model.bfloat16()
     # Nothing reads the tower's last block, so it never learned; methods that look at its attention find a trained one.
     blocks = model.model.vision_tower.encoder.layers
     blocks[-1].load_state_dict(blocks[-2].state_dict())
-    config = model.config
+    text: Any = model.config.text_config
     model.generation_config = GenerationConfig(
-        bos_token_id=config.text_config.bos_token_id,
-        eos_token_id=config.text_config.eos_token_id,
-        pad_token_id=config.text_config.pad_token_id,
+        bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id
     )
     model.save_pretrained(folder)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
@@ -40,7 +38,7 @@ def export(model: LlavaForConditionalGeneration, folder: Path, log: list[dict], 
         "processor_class": "LlavaProcessor",
         "patch_size": PATCH,
         "num_additional_image_tokens": 1,
-        "vision_feature_select_strategy": config.vision_feature_select_strategy,
+        "vision_feature_select_strategy": model.config.vision_feature_select_strategy,
         "image_token": "<image>",
     }
     (folder / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")

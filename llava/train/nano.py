@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,7 @@ def grid_positions(side: int, width: int) -> Tensor:
 def initial_model(config: LlavaConfig, seed: int = 0) -> LlavaForConditionalGeneration:
     """A fresh model; matrices start at 1/sqrt(fan-in), outputs of residual branches smaller."""
     torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(config)
+    model: Any = LlavaForConditionalGeneration(config)
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2 and "embed" not in name:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
@@ -100,7 +101,9 @@ def initial_model(config: LlavaConfig, seed: int = 0) -> LlavaForConditionalGene
     embeddings = model.model.vision_tower.embeddings
     embeddings.patch_embedding.weight.mul_(0.5)
     embeddings.position_embedding.weight.normal_(std=0.02)
-    embeddings.position_embedding.weight[1:] += grid_positions(IMAGE_SIZE // PATCH, config.vision_config.hidden_size)
+    embeddings.position_embedding.weight[1:] += grid_positions(
+        IMAGE_SIZE // PATCH, model.config.vision_config.hidden_size
+    )
     nn.init.normal_(model.get_input_embeddings().weight, std=0.5)
     model.lm_head.weight.normal_(std=0.02)
     return model
@@ -121,8 +124,9 @@ class Trainee(nn.Module):
 
     def __init__(self, model: LlavaForConditionalGeneration):
         super().__init__()
-        self.model = model
-        width = model.config.vision_config.hidden_size
+        self.model: Any = model
+        vision: Any = model.config.vision_config
+        width = vision.hidden_size
         self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in DENSE_CLASSES.items()})
 
     def features(self, pixels: Tensor, index: Tensor) -> Tensor:
@@ -212,7 +216,7 @@ ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)
 
 
 @contextmanager
-def _attention(module: nn.Module, name: str):
+def _attention(module: Any, name: str):
     """Use another attention function inside the block."""
     before = module.config._attn_implementation
     module.config._attn_implementation = name

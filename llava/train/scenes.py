@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from llava.errors import ConfigurationError
+
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLORS = {
     "red": (214, 39, 40),
@@ -90,14 +92,18 @@ class Scene:
 
 @functools.lru_cache(maxsize=64)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise ConfigurationError("Pillow was built without FreeType, which draws the signs: type `pip install pillow`.")
+    return font
 
 
 def layout_sign(text: str, font_size: int, rng: np.random.Generator) -> Sign:
     """Lay `text` out on a plate whose top left corner is the origin."""
     font, gap = _font(font_size), int(rng.integers(2, 7))
     pad = int(rng.integers(5, 11))
-    boxes, x = [], pad
+    boxes: list[tuple[float, float, float, float]] = []
+    x: float = pad
     top, bottom = font.getbbox("H")[1], font.getbbox("H")[3]
     for character in text:
         left, _, right, _ = font.getbbox(character)
@@ -117,7 +123,8 @@ class Placer:
     """Puts boxes inside a region without overlap; gives up on one after a number of tries."""
 
     def __init__(self, region: tuple[int, int, int, int], rng: np.random.Generator, gap: float = 5.0):
-        self.region, self.rng, self.gap, self.boxes = region, rng, gap, []
+        self.region, self.rng, self.gap = region, rng, gap
+        self.boxes: list[tuple[float, float, float, float]] = []
 
     def place(self, width: float, height: float, tries: int = 30) -> tuple[float, float] | None:
         """Return the top left corner of a free box of this size, or None when none was found."""

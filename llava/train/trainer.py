@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -42,7 +43,8 @@ def learning_rate(stage: Stage, step: int, warmup: int = 40) -> float:
 
 def optimizers(trainee: Trainee) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the transformer blocks, AdamW for everything else (embeddings, norms, heads)."""
-    blocks, rest = [], []
+    blocks: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in trainee.named_parameters():
         inside = ".layers." in name or "multi_modal_projector" in name
         (blocks if inside and parameter.ndim == 2 else rest).append(parameter)
@@ -137,7 +139,8 @@ class Trainer:
             SceneBatches(self.prompt, stage, self.seed, self.state.step), batch_size=None, num_workers=self.workers
         )
         began, saved = time.monotonic(), time.monotonic()
-        base, sums, count = self.state.seconds, {}, 0
+        base, count = self.state.seconds, 0
+        sums: dict[str, float] = {}
         bar = tqdm(total=stage.steps, initial=self.state.step, desc=stage.name, mininterval=10)
         for batch in loader:
             rate = learning_rate(stage, self.state.step)

@@ -15,6 +15,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -189,7 +190,8 @@ def grow(model, old, new, seed: int = 0):
     English meaning) into, with noise of a tenth of the rows' spread that keeps equal means apart. As output it starts
     as the mean of all rows: copied rows would take half of the answers from the pieces they are copied from.
     """
-    rows = max(nano_config(new).text_config.vocab_size, model.get_input_embeddings().weight.shape[0])
+    text: Any = nano_config(new).text_config
+    rows = max(text.vocab_size, model.get_input_embeddings().weight.shape[0])
     model.resize_token_embeddings(rows, mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
     meaning = meanings()
