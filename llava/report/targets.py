@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.errors import BadInput
+from llava.errors import BadData, BadInput
 from llava.eval import identity
 from llava.report.cells import EMBEDDED, Source, Target, decoder_layers
 
@@ -26,6 +26,7 @@ def target_of(source: Source, results: Sequence[Record]) -> Target:
 
     Raises:
         BadInput: results of several models are there, and none is named.
+        BadData: the named checkpoint is no folder, and there are no results of it.
         CheckpointError: the named checkpoint is not there and has no results.
     """
     from llava.model import checkpoints
@@ -44,6 +45,10 @@ def target_of(source: Source, results: Sequence[Record]) -> Target:
     layers = next((n for n in map(decoder_layers, own) if n), None)
     if path is not None and own and not Path(path).is_dir():
         family = {family.name: family for family in FAMILIES}.get(own[0]["model"]["family"])
+    elif path is not None and not Path(path).is_dir() and not source.run and not source.dry_run:
+        raise BadData(  # nothing is fetched for a table that would stay empty
+            f"{source.results} holds no results of {path}: add --run to compute them, or name another folder."
+        )
     else:
         folder = checkpoints.find_folder(path)
         config = checkpoints.read_json(folder / "config.json")

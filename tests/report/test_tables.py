@@ -220,6 +220,11 @@ def test_nothing_there_says_what_to_type(tmp_path, capsys):
         assert "python -m llava.eval" in said
 
 
+def test_a_model_without_results_is_not_fetched(tmp_path, capsys):
+    assert made(tmp_path, "1", "--model-path", "some/where")[0] == 2
+    assert "holds no results of some/where: add --run" in capsys.readouterr().err
+
+
 def test_bad_words_are_told_together(tmp_path, capsys):
     assert command.main(["table", "9", "--more", "dat", "--limit", "0", "--benchmarks", "pop"]) == 2
     said = capsys.readouterr().err
