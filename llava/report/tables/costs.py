@@ -112,11 +112,13 @@ def total_costs(path: Path, content: Mapping[str, Any]) -> list[Cost]:
     """Return the lines of a `llava.bench total` file; none for a file of another kind."""
     if content.get("bench") != "total":
         return []
+    pope = paper.COLUMNS["pope"][1]
+    benchmark = content.get("subject", {}).get("benchmark") or pope
     where = _where(path, content)
     return [
         Cost(
-            row.get("label") or row["method"],
-            f"{where}, {row['questions']} questions",
+            row["method"],
+            f"{where}, {row['questions']} questions of {benchmark}",
             row["accounting"].get("final"),
             row["accounting"].get("asked"),
             row["accounting"].get("mean_over_layers"),
@@ -125,7 +127,7 @@ def total_costs(path: Path, content: Mapping[str, Any]) -> list[Cost]:
             _percent(row["accounting"], "flops_paper"),
             _percent(row["accounting"], "flops_exact"),
             None if row["accounting"].get("cache_bytes") is None else row["accounting"]["cache_bytes"] / MEGABYTE,
-            (row.get("score") or {}).get("value"),
+            (row.get("score") or {}).get("value") if benchmark == pope else None,
             row["speedup_total"],
             row["speedup_prefill"],
             _method(row),
