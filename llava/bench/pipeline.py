@@ -33,7 +33,7 @@ class PipelineOptions:
     data: str | None = None
     """full, mini, or a folder in the official layout; default: full when it is there, else mini."""
     model_path: str | None = None
-    """Folder or hub name of a checkpoint; default: the embedded llava-nano."""
+    """Folder or hub name of a checkpoint; default: the embedded llava-nano (`embedded`)."""
     shape: str | None = None
     """Random weights of this size instead, asked random questions: small, llava-1.5-7b, llava-next-7b, ..."""
     layers: int | None = None

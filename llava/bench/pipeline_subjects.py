@@ -19,6 +19,7 @@ from llava.eval.benchmarks.base import Question
 
 N_BEFORE, N_AFTER = 35, 25
 """Text tokens before and after the image: LLaVA's system sentence, and a short question."""
+EMBEDDED = "embedded"
 SIDE = 8
 """Of the picture files of a random model; their pixels are random numbers anyway."""
 
@@ -42,7 +43,8 @@ def checkpoint(
     from llava.eval import data as datasets
 
     located = datasets.locate(benchmarks.get(benchmark), data)
-    model, processor = llava.load(model_path, device=device, dtype=dtype, attn_implementation=attention)
+    source = None if model_path == EMBEDDED else model_path
+    model, processor = llava.load(source, device=device, dtype=dtype, attn_implementation=attention)
     (questions,) = datasets.load_questions([located], processor.family, None, False)
     places = sorted(place for group in by_image(questions)[:n_images] for place in group)
     return Subject(model, processor, [questions[place] for place in places], located.benchmark.max_new_tokens)
@@ -120,7 +122,8 @@ class RandomProcessor:
         return known[1] if known is not None and known[0]() is image else self._made(image)
 
     def _made(self, image: Image.Image) -> Tensor:
-        red, green, _ = image.getpixel((0, 0))
+        pixel: Any = image.getpixel((0, 0))
+        red, green = pixel[:2]
         like = self.inputs["pixel_values"]
         generator = torch.Generator().manual_seed(red + 256 * green)
         return torch.randn(like.shape, generator=generator).to(like)

@@ -71,7 +71,8 @@ class Pruning:
         if self._shortening is not None:
             self._shortening.scores, self._shortening.reuse = scores, reuse
         options = Fast() if fast is True else fast
-        self._fast = FastPath(self.model, decoder, options, STATE) if options else None
+        between = bool(self.family.adds_between_layers)
+        self._fast = FastPath(self.model, decoder, options, STATE, tail=not between) if options else None
         self._records: deque[PrefillRecord] = deque()
         self._reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
         self._totals = RunTotals()

@@ -4,12 +4,15 @@ import warnings
 
 import pytest
 import torch
+from PIL import Image
 
+import llava
 from llava.model.fast import Fast
 from llava.model.fast.compiler import Compiler
 from llava.reduction import DART, Chain, FasterVLM, FastV, NoReduction, Random
 from tests import tiny
 from tests.families import TINY
+from tests.model.qwen_vl_folder import write_checkpoint
 
 METHODS = {"none": NoReduction(), "dart": DART(keep=8), "random": Random(keep=5, layer=1)}
 UNCOMPILED = Fast(patience=10**9)  # the functions that would be compiled, run as they are
@@ -49,6 +52,19 @@ class TestTheSameTokens:
             assert torch.equal(plain, compiled) and pruning.fast_reason is None
             counted = pruning._fast.compiler._met
             assert {size[0] for size in counted} == {"step"} | ({"tail"} if method.layers else set())
+
+    @pytest.mark.parametrize("kind", ["qwen2_vl", "qwen3_vl"])
+    def test_where_positions_have_three_dimensions(self, kind, tmp_path):
+        model, processor = llava.load(write_checkpoint(tmp_path / kind, kind), device="cpu")
+        images = [[Image.new("RGB", (64, 48), (9, 200, 40))], [Image.new("RGB", (40, 90), (200, 9, 40))]]
+        batch = processor([processor.prompt("What is this?"), processor.prompt("And that one?")], images)
+        plain, compiled, pruning = both(model, batch, DART(keep=2, budget="exact", pivots_visual=1), eos_token_id=None)
+        assert torch.equal(plain, compiled) and pruning.fast_reason is None
+
+    def test_of_minicpm_v(self):
+        model, batch = TINY["minicpm_v"].build(), TINY["minicpm_v"].batch()[0]
+        plain, compiled, _ = both(model, batch, DART(keep=8), eos_token_id=None)
+        assert torch.equal(plain, compiled)
 
     @pytest.mark.parametrize(
         "method", [FasterVLM(keep=6), FastV(keep=3), Chain(FasterVLM(keep=9), DART(keep=4))], ids=repr

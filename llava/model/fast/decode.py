@@ -64,13 +64,13 @@ class Pool:
 
     def __init__(self, config: Any, options: Fast):
         self.config, self.options = config, options
-        self._caches: OrderedDict[Any, StaticCache] = OrderedDict()
+        self._caches: OrderedDict[Any, Any] = OrderedDict()
 
-    def filled(self, cache: Any, lengths: Sequence[int]) -> StaticCache:
+    def filled(self, cache: Any, lengths: Sequence[int]) -> Any:
         """Return a static cache of these lengths that holds what a dynamic one holds, which is emptied."""
         first = cache.layers[0].keys
         key = (first.shape[0], tuple(lengths), first.dtype, first.device)
-        static = self._caches.pop(key, None)
+        static: Any = self._caches.pop(key, None)
         if static is None:
             while len(self._caches) >= self.options.caches:
                 self._caches.popitem(last=False)
@@ -85,8 +85,8 @@ class Pool:
             source.keys = source.values = source.keys.new_empty(*source.keys.shape[:2], 0, source.keys.shape[3])
         return static
 
-    def _made(self, cache: Any, lengths: Sequence[int]) -> StaticCache:
-        static = StaticCache(self.config, max_cache_len=max(lengths))
+    def _made(self, cache: Any, lengths: Sequence[int]) -> Any:
+        static: Any = StaticCache(self.config, max_cache_len=max(lengths))
         for source, layer, length in zip(cache.layers, static.layers, lengths, strict=True):
             layer.max_cache_len = length
             layer.lazy_initialization(source.keys[:, :, :0], source.values[:, :, :0])
@@ -147,7 +147,7 @@ class Decoding:
         layers: tuple[tuple[int, int], ...],
         valid: tuple[Tensor | None, ...],
         shifts: tuple[Tensor | None, ...],
-        cache: StaticCache,
+        cache: Any,
     ) -> Tensor:
         hidden = self.decoder.embed_tokens(ids)
         shared = self.decoder.rotary_emb(hidden, positions)

@@ -27,14 +27,15 @@ class FastPath:
         decoder: its text model.
         options: see `Fast`.
         state_name: attribute of a cache that holds the cuts of its prompt.
+        tail: whether the last layers may be run at once; not where something happens between them (Qwen3-VL).
 
     Attributes:
         reason: why nothing is compiled; None as long as it is.
         tail: for the layers after the last cut; None where it cannot be used.
     """
 
-    def __init__(self, model: Any, decoder: Any, options: Fast, state_name: str):
-        self.model, self.decoder, self.state_name = model, decoder, state_name
+    def __init__(self, model: Any, decoder: Any, options: Fast, state_name: str, tail: bool = True):
+        self.model, self.decoder, self.state_name, self.has_tail = model, decoder, state_name, tail
         self.compiler = Compiler(options, model.device)
         self.tail: Tail | None = None
         self.wrappers = Wrappers()
@@ -49,7 +50,7 @@ class FastPath:
         if reason is not None:
             self.compiler.give_up(reason)
             return
-        self.tail = Tail(self.decoder, self.compiler)
+        self.tail = Tail(self.decoder, self.compiler) if self.has_tail else None
         self.pool = Pool(self.decoder.config, self.compiler.options)
         self.wrappers.wrap(self.model, "generate", self._around_generate)
 
