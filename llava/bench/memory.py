@@ -1,8 +1,9 @@
 """`python -m llava.bench memory`: peak memory of an answer, and the bytes of the live cache.
 
-On CUDA the peak is what torch's allocator held at once. On a CPU nobody counts tensors, so every method gets a process
-of its own, and the peak is the most resident memory (pages in RAM) of that process above what it had when model and
-prompt were ready: an upper bound, with work space of the kernels and what the C library did not give back.
+On CUDA the peak is what torch's allocator held at once. On a CPU torch has no such number, so every method gets a
+process of its own, and the peak is the most resident memory (pages in RAM) of that process above what it had when model
+and prompt were ready: an upper bound, with work space of the kernels and what the C library did not give back. Beside
+it stand the bytes of the tensors that operations made and that were alive at once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from llava.bench import results
+from llava.bench.livebytes import peak_bytes
 from llava.bench.options import MethodChoice, ModelOptions, PromptOptions, output_problems, too_small
 from llava.bench.prefill import counts, title, visual_tokens
 from llava.bench.resident import ResidentMemory
@@ -159,37 +161,34 @@ def _wake_up(subject: Subject) -> None:
 
 
 def _row(subject: Subject, method: Reduction, new_tokens: int) -> dict[str, Any]:
+    caches: list[Any] = []
+    device = subject.device
     with method(subject.model) as pruning:
-        cache, prefill_peak = _generate(subject, 1)
+        prefill_peak = _peak(device, lambda: caches.append(_generate(subject, 1)))
         report: Any = pruning.last
         row = {
             "method": method.name,
             "status": OK,
-            "peak_means": ALLOCATOR if subject.device.type == "cuda" else PROCESS,
+            "peak_means": ALLOCATOR if device.type == "cuda" else PROCESS,
             "peak_prefill_bytes": prefill_peak,
             "cache_bytes_from_counts": bytes_from_counts(subject, report),
-            "cache_bytes_held": held_bytes(cache),
+            "cache_bytes_held": held_bytes(caches[0]),
             **counts(report),
         }
-        before = _allocated(subject.device)
-        del cache
+        before = _allocated(device)
+        caches.clear()
         free_memory()
-        row["cache_bytes_freed"] = None if before is None else before - (_allocated(subject.device) or 0)
-        cache, peak = _generate(subject, new_tokens)
-        row["cache_bytes_at_end"] = accounting.cache_bytes(cache)
+        row["cache_bytes_freed"] = None if before is None else before - (_allocated(device) or 0)
+        peak = _peak(device, lambda: caches.append(_generate(subject, new_tokens)))
+        row["cache_bytes_at_end"] = accounting.cache_bytes(caches[0])
+        caches.clear()
+        row["peak_tensor_bytes"] = peak_bytes(lambda: _generate(subject, new_tokens), device)
     known = [one for one in (prefill_peak, peak) if one is not None]
     return {**row, "peak_bytes": max(known, default=None)}
 
 
-def _generate(subject: Subject, new_tokens: int) -> tuple[Any, int | None]:
-    """Generate so many tokens; return the cache, and the peak above what was there before."""
-    device = subject.device
-    resident = None
-    before = _allocated(device)
-    if before is None:
-        resident = ResidentMemory()
-    else:
-        torch.cuda.reset_peak_memory_stats(device)
+def _generate(subject: Subject, new_tokens: int) -> Any:
+    """Generate so many tokens; return the cache."""
     with torch.inference_mode():
         output = subject.model.generate(
             **subject.inputs,
@@ -199,9 +198,16 @@ def _generate(subject: Subject, new_tokens: int) -> tuple[Any, int | None]:
             max_new_tokens=new_tokens,
             return_dict_in_generate=True,
         )
-    if resident is not None:
-        return output.past_key_values, resident.grown()
-    return output.past_key_values, torch.cuda.max_memory_allocated(device) - (before or 0)
+    return output.past_key_values
+
+
+def _peak(device: torch.device, run: Callable[[], Any]) -> int | None:
+    """Return the peak of a run above what was there before; None if the system does not tell."""
+    if device.type == "cuda":
+        return peak_bytes(run, device)
+    resident = ResidentMemory()
+    run()
+    return resident.grown()
 
 
 def _allocated(device: torch.device) -> int | None:
@@ -233,6 +239,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
         "kept",
         "peak MB",
         "of the prefill",
+        "of tensors",
         "cache MB",
         "from counts",
         "held",
@@ -244,9 +251,9 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     if row["status"] != OK:
-        return [row["method"], DASH, row["status"], *[DASH] * 6]
+        return [row["method"], DASH, row["status"], *[DASH] * 7]
     caches = ("", "_from_counts", "_held", "_unpruned", "_at_end")
-    keys = ("peak_bytes", "peak_prefill_bytes", *(f"cache_bytes{name}" for name in caches))
+    keys = ("peak_bytes", "peak_prefill_bytes", "peak_tensor_bytes", *(f"cache_bytes{name}" for name in caches))
     shown = [row[key] for key in keys]
     kept = f"{sum(row['final']) / len(row['final']):.0f}"
     return [row["method"], kept, *(number(None if one is None else one / 1e6, 1) for one in shown)]

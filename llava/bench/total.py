@@ -7,6 +7,7 @@ over its batches. Images are opened in line, as the released scripts do it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from llava.bench.options import (
 from llava.bench.prefill import times
 from llava.bench.subject import environment, load, model_name
 from llava.bench.timing import now, ratios, spread
-from llava.bench.trials import OutOfMemory, told_when_too_large, try_each
+from llava.bench.trials import told_when_too_large, try_each
 from llava.commandline import say, warn
 from llava.errors import LlavaError
 from llava.eval import accounting
@@ -116,6 +117,10 @@ def run(options: Total) -> None:
     results.finish(result, options.output)
 
 
+class Unaskable(LlavaError):
+    """A batch has a question whose image cannot be used."""
+
+
 @dataclass
 class Batch:
     """One batch under one method: seconds of its parts and of all, its token counts, its answers."""
@@ -170,7 +175,11 @@ def measure(
         with pruning:
             return _answer(model, processor, group, pruning, max_new_tokens)
 
-    trial = try_each(model, methods, lambda pruning: _answer(model, processor, groups[0], pruning, max_new_tokens), say)
+    def first(pruning: Pruning) -> None:
+        with suppress(Unaskable):
+            _answer(model, processor, groups[0], pruning, max_new_tokens)
+
+    trial = try_each(model, methods, first, say)
     whole = Whole({label: [] for label in trial.working}, True, {**trial.left_out, **trial.out_of_memory})
     with tqdm(total=len(groups), desc="batches", leave=False, disable=None) as bar:
         try:
@@ -178,9 +187,7 @@ def measure(
                 try:
                     with told_when_too_large(f"A batch of {len(group)} questions"):
                         done = {label: answer(pruning, group) for label, pruning in trial.working.items()}
-                except OutOfMemory:
-                    raise
-                except LlavaError as error:
+                except Unaskable as error:
                     say(f"{len(group)} questions are left out for all methods: {error}")
                     whole.skipped += len(group)
                 else:
@@ -203,7 +210,7 @@ def _answer(model: Any, processor: Any, group: Sequence[Question], pruning: Prun
     total = now(model.device) - started
     wrong = next((error for error in given.errors if error is not None), None)
     if wrong is not None:
-        raise LlavaError(f"a question could not be asked ({wrong})")
+        raise Unaskable(f"a question could not be asked ({wrong})")
     seconds = given.seconds
     parts = {
         "preprocess": seconds["preprocess"],

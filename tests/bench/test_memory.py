@@ -23,6 +23,7 @@ def test_the_cache_in_four_ways():
     assert row["cache_bytes_unpruned"] == 2 * 4 * 56 * COLUMN
     assert row["cache_bytes_at_end"] == by_hand + 2 * 4 * 2 * COLUMN  # two tokens were read again, in four layers
     assert row["cache_bytes_freed"] is None and "process" in row["peak_means"]
+    assert row["peak_tensor_bytes"] > by_hand
 
 
 def test_a_part_of_a_larger_tensor_holds_all_of_it():
