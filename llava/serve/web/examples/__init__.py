@@ -1,0 +1,35 @@
+"""Images to pick from in the demo, with a question for each; drawn by `llava.train.scenes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image and a question.
+
+    Args:
+        file: path of the image.
+        question: what the embedded model can answer about it.
+    """
+
+    file: Path
+    question: str
+
+    @property
+    def shown(self) -> str:
+        """The path to type in a command line: from the working directory, if the file is below it."""
+        here = Path.cwd()
+        return str(self.file.relative_to(here) if self.file.is_relative_to(here) else self.file)
+
+
+EXAMPLES = {
+    "stars": Example(FOLDER / "stars.jpg", "Describe the image."),
+    "sign": Example(FOLDER / "sign.jpg", "What number is on the sign?"),
+    "letters": Example(FOLDER / "letters.jpg", "What is written on the sign?"),
+    "shapes": Example(FOLDER / "shapes.jpg", "How many crosses are there?"),
+}

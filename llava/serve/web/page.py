@@ -1,0 +1,193 @@
+"""The page: what is on it and where; what happens when something is pressed stands in `handlers`."""
+
+from __future__ import annotations
+
+from abc import ABCMeta
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from llava.serve.web import cards
+from llava.serve.web.demo import Demo
+from llava.serve.web.examples import Example
+from llava.serve.web.handlers import Card, Handlers, Parts
+from llava.serve.web.settings import Choice, Setting
+
+STATIC = Path(__file__).parent / "static"
+TITLE = "Which visual tokens count?"
+HOUR = 3600  # seconds after which uploads and conversations are forgotten
+NO_METHOD = ("no method", "")
+HINT = (
+    '<p class="hint">A budget is a count (64), a fraction (0.11) or <code>preset 64</code>. Options are the method\'s '
+    "own, with spaces between, e.g. <code>layer=3 pivots_visual=8</code>; <code>python -m llava.methods</code> lists "
+    "them. <code>visionzip+dart</code> is one method after another.</p>"
+)
+
+
+def build(demo: Demo, examples: Mapping[str, Example], defaults: Setting, shared: Sequence[str] = ()) -> gr.Blocks:
+    """Return the page.
+
+    Args:
+        demo: the model behind it.
+        examples: images to pick from, by name.
+        defaults: what is filled in at first.
+        shared: words of the command line that say which model runs here.
+    """
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
+        gr.HTML(_static("header.html"))
+        with gr.Row(elem_id="columns"):
+            with gr.Column(elem_id="controls", scale=0, min_width=300):
+                image, gallery = _pictures(examples, defaults.example)
+                question = gr.Textbox(
+                    defaults.question,
+                    label="Question",
+                    lines=2,
+                    max_lines=4,
+                    max_length=demo.limits.question,
+                    elem_id="question",
+                )
+                methods, budgets, options = _methods(demo, defaults)
+                with gr.Row(elem_id="buttons"):
+                    ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=90)
+                    stop = gr.Button("Stop", elem_id="stop", min_width=60)
+                    new = gr.Button("Start anew", elem_id="new", min_width=90)
+            with gr.Column(elem_id="results", scale=1, min_width=300):
+                message = gr.HTML("", elem_id="message")
+                empty = gr.HTML(_static("empty.html"), elem_id="empty")
+                layers = gr.HTML(cards.layers(demo.n_layers), elem_id="layers", visible=False)
+                with gr.Row(elem_id="cards"):
+                    columns = [_card() for _ in range(demo.limits.methods + 1)]
+                reproduce = gr.HTML("", elem_id="reproduce")
+        parts = Parts(
+            image=image,
+            question=question,
+            methods=methods,
+            budgets=budgets,
+            options=options,
+            talk=gr.State(None, time_to_live=HOUR),
+            example=gr.State(defaults.example),
+            message=message,
+            layers=layers,
+            reproduce=reproduce,
+            empty=empty,
+            cards=columns,
+        )
+        handlers = Handlers(demo, examples, defaults, shared, parts)
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        running = gr.on(
+            [ask.click, question.submit],
+            handlers.ask,
+            parts.typed,
+            parts.results,
+            trigger_mode="once",
+            concurrency_limit=1,
+            **quiet,
+        )
+        stop.click(handlers.stop, parts.talk, parts.results, cancels=[running], **quiet)
+        new.click(handlers.clear, None, parts.results, cancels=[running], **quiet)
+        gallery.click(handlers.pick, gallery, [image, parts.example, question], **quiet)
+        gr.on([image.upload, image.clear], lambda: "", None, parts.example, **quiet)
+        page.load(handlers.fill, None, parts.filled, **quiet)
+    return page
+
+
+def looks() -> dict[str, Any]:
+    """Return the arguments of `launch` that give the page its theme, styles and script; all of them local."""
+    theme = gr.themes.Base(
+        primary_hue=gr.themes.colors.blue,
+        neutral_hue=gr.themes.colors.slate,
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    return {"theme": theme, "css": _static("page.css"), "head": f"<script>{_static('page.js')}</script>"}
+
+
+def _pictures(examples: Mapping[str, Example], chosen: str) -> tuple[Any, Any]:
+    image = _path_image()(
+        str(examples[chosen].file),
+        type="filepath",
+        format="png",
+        sources=["upload", "clipboard"],
+        label="Image",
+        height=230,
+        buttons=[],
+        elem_id="image",
+    )
+    gallery = gr.Dataset(
+        components=[gr.Image(visible=False, type="filepath", render=False)],
+        samples=[[str(example.file)] for example in examples.values()],
+        label="Examples",
+        type="index",
+        elem_id="examples",
+    )
+    return image, gallery
+
+
+def _path_image() -> Any:
+    """Return Gradio's image box, which here hands on the path of an upload as it is.
+
+    Gradio's own opens and converts the file before `Demo.open_upload` can look at its size, and is rude about files
+    that are no images. Made without its metaclass, which would write a stub file beside this one.
+    """
+    attributes = {"is_template": True, "preprocess": lambda self, uploaded: uploaded and uploaded.path}
+    return ABCMeta.__new__(type(gr.Image), "PathImage", (gr.Image,), {**attributes, "__module__": __name__})
+
+
+def _methods(demo: Demo, defaults: Setting) -> tuple[list[Any], list[Any], list[Any]]:
+    """Boxes for methods, budgets and options."""
+    names = [NO_METHOD, *((name, name) for name in demo.methods())]
+    choices = [*defaults.choices, *[Choice("")] * demo.limits.methods][: demo.limits.methods]
+    methods, budgets = [], []
+    gr.HTML('<div class="pair-head"><span>Methods to compare</span><span>Tokens kept</span></div>')
+    for number, choice in enumerate(choices, 1):
+        with gr.Row(elem_classes="pair"):
+            methods.append(
+                gr.Dropdown(
+                    names,
+                    value=choice.method,
+                    label=f"Method {number}",
+                    show_label=False,
+                    container=False,
+                    allow_custom_value=True,
+                    scale=3,
+                    min_width=120,
+                    elem_id=f"method-{number}",
+                )
+            )
+            budgets.append(
+                gr.Textbox(
+                    choice.budget,
+                    label=f"Tokens kept by method {number}",
+                    show_label=False,
+                    container=False,
+                    placeholder="default",
+                    max_lines=1,
+                    scale=1,
+                    min_width=70,
+                    elem_id=f"budget-{number}",
+                )
+            )
+    with gr.Accordion("More options", open=False):
+        gr.HTML(HINT)
+        options = [
+            gr.Textbox(
+                choice.options,
+                label=f"Options of method {number}",
+                max_lines=1,
+                max_length=demo.limits.options,
+                elem_id=f"options-{number}",
+            )
+            for number, choice in enumerate(choices, 1)
+        ]
+    return methods, budgets, options
+
+
+def _card() -> Card:
+    with gr.Column(elem_classes="card", visible=False, min_width=200) as box:
+        return Card(box, gr.HTML(), gr.HTML())
+
+
+def _static(name: str) -> str:
+    return (STATIC / name).read_text(encoding="utf-8")
