@@ -1,6 +1,6 @@
 """`python -m llava.report COMMAND`: the paper's tables, figures and claims from results; summaries, pictures, pages.
 
-table N, figure N, claims, all: `reproduce.py`; overlay: `overlay_command.py`; summary, support, methods: here.
+table N, figure N, claims, all, pack: `reproduce.py`; overlay: `overlay_command.py`; summary, support, methods: here.
 """
 
 from __future__ import annotations
@@ -148,6 +148,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], int | None], type]] = {
     "figure": (reproduce.figure, reproduce.Figure),
     "claims": (reproduce.claims, reproduce.Claims),
     "all": (reproduce.everything, reproduce.All),
+    "pack": (reproduce.pack, reproduce.Pack),
     "summary": (summary, Summary),
     "overlay": (overlay, Overlay),
     "support": (support, Support),

@@ -12,6 +12,8 @@ from llava.errors import BadData, ConfigurationError
 from llava.eval.results import FORMAT
 
 Record = Mapping[str, Any]
+PACKED = "packed_results"
+"""Key of the list in a file that holds many results."""
 SAME = ("split", "dtype", "attention")
 """What all runs of one table share, besides model, benchmark and number of questions."""
 
@@ -35,17 +37,29 @@ def scan(folders: Sequence[Path]) -> Scan:
         except (ValueError, OSError) as error:
             found.problems.append(f"{path} cannot be read: {error}")
             continue
-        if not isinstance(content, dict):
-            continue
-        if not {"benchmark", "method", "accounting"} <= set(content):
-            found.others.append((path, content))
-        elif content.get("format") == FORMAT:
-            found.records.append(content)
-        else:
-            found.problems.append(
-                f"{path} has format {content.get('format')!r}, this version reads {FORMAT}: run again."
-            )
+        if isinstance(content, dict):
+            for one in content[PACKED] if isinstance(content.get(PACKED), list) else [content]:
+                _sort_in(path, one, found)
     return found
+
+
+def _sort_in(path: Path, content: dict[str, Any], found: Scan) -> None:
+    if not {"benchmark", "method", "accounting"} <= set(content):
+        found.others.append((path, content))
+    elif content.get("format") == FORMAT:
+        found.records.append(content)
+    else:
+        found.problems.append(f"{path} has format {content.get('format')!r}, this version reads {FORMAT}: run again.")
+
+
+def packed(folder: Path) -> str:
+    """Return all results below a folder as one JSON text, a line each; `scan` reads it like the files themselves.
+
+    Raises:
+        BadData: there are none, or some cannot be read.
+    """
+    lines = (json.dumps(record, ensure_ascii=False, separators=(",", ":")) for record in read(folder))
+    return f'{{"{PACKED}": [\n' + ",\n".join(lines) + "\n]}\n"
 
 
 def read(folder: Path) -> list[Record]:

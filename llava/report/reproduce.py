@@ -82,6 +82,33 @@ class All(Common):
     """All tables and figures, and the claims."""
 
 
+@dataclass(frozen=True)
+class Pack:
+    """Put all results of a folder into one file, to be kept or sent; it is read like the folder."""
+
+    results: tyro.conf.Positional[Path]
+    """Folder with results JSON files."""
+    output: tyro.conf.Positional[Path]
+    """JSON file to write."""
+
+    def problems(self) -> list[str]:
+        """Return everything that is wrong, known before anything is read."""
+        found = [] if self.output.suffix == ".json" else [f"{self.output}: give a name that ends in .json."]
+        if self.output.resolve().is_relative_to(self.results.resolve()):
+            found.append(f"{self.output} lies in {self.results}, where its results would count twice: choose another.")
+        return found
+
+
+def pack(config: Pack) -> None:
+    """Write the results of a folder as one file."""
+    from llava.report import records
+
+    text = records.packed(config.results)
+    config.output.parent.mkdir(parents=True, exist_ok=True)
+    config.output.write_text(text, encoding="utf-8")
+    say(f"Written: {config.output}, {text.count(chr(10)) - 2} results")
+
+
 def table(config: Table) -> None:
     """Make one table and show it."""
     from llava.report import artefacts

@@ -6,6 +6,7 @@ import pytest
 
 from llava.errors import BadInput
 from llava.methodoptions import MethodOptions
+from llava.report import __main__ as command
 from llava.report import runs
 from llava.report.budgets import budget, options, works_on
 from llava.report.cells import Cell, Source, Target, decoder_layers
@@ -114,6 +115,17 @@ def test_which_families_take_videos():
 
     found = {family.name: takes_videos(family) for family in FAMILIES}
     assert found["video_llava"] and found["qwen2_vl"] and found["llava"] and not found["gemma3"]
+
+
+def test_packed_results_are_read_like_the_folder(tmp_path, capsys):
+    write(tmp_path / "runs", result("pope", "dart-128", 1.0), result("pope", "none", 2.0))
+    into = tmp_path / "kept" / "results.json"
+    assert command.main(["pack", str(tmp_path / "runs"), str(into)]) == 0
+    assert "2 results" in capsys.readouterr().out and len(into.read_text().splitlines()) == 4
+    assert store(into.parent).get(DART) == store(tmp_path / "runs").get(DART)
+    assert command.main(["pack", str(tmp_path), str(tmp_path / "x.json")]) == 2
+    assert "count twice" in capsys.readouterr().err
+    assert command.main(["pack", str(tmp_path / "nothing"), str(into)]) == 2
 
 
 def test_layers_of_a_model_from_its_accounting():

@@ -18,7 +18,7 @@ def overlap(evidence: Evidence, numbers: Mapping[str, Any]) -> Verdict:
     rule = f"the mean overlap of the kept sets is below {100 * numbers['share']:.0f} %"
     told, shares = [], []
     for path, content in evidence.store.files("analysis"):
-        if content["analysis"] != "overlap":
+        if content["analysis"] != "overlap" or not {"header", "rows"} <= set(content):
             continue
         for row in (dict(zip(content["header"], values, strict=True)) for values in content["rows"]):
             names = {str(row["method"]).rpartition(" ")[2], str(row["other"]).rpartition(" ")[2]}
