@@ -119,6 +119,8 @@ class Bounds:
         every, one: the bounds that hold for unequal norms, with either eps.
         ranged: `norm_range_bound` with `eps_every`, for which only B and b have to be known.
         applies: `lemma_applies` with `eps_every`.
+        broken: share of the dropped tokens that are farther from their most similar pivot than the paper's bound says
+            with the cosine of this pair in place of eps.
     """
 
     dropped: int
@@ -134,6 +136,7 @@ class Bounds:
     one: float
     ranged: float
     applies: bool
+    broken: float
 
     def holds(self, bound: float) -> bool:
         """Whether the measured distance is at most `bound`, rounding aside."""
@@ -170,4 +173,12 @@ def measure(tokens: Tensor, kept: Tensor, pivots: Tensor) -> Bounds | None:
         one=one_pivot_bound(cosine, anchor_lengths, lengths),
         ranged=norm_range_bound(eps_every, largest, smallest),
         applies=lemma_applies(eps_every, largest, smallest),
+        broken=_broken(dropped, anchors, cosine, largest),
     )
+
+
+def _broken(tokens: Tensor, pivots: Tensor, cosine: Tensor, largest: float) -> float:
+    """Share of the tokens whose distance to the most similar pivot is above sqrt(2 (1 - cos)) B, rounding aside."""
+    best = cosine.max(1)
+    apart = (tokens - pivots[best.indices]).norm(dim=1)
+    return float((apart > (2 * (1 - best.values)).sqrt() * largest * (1 + SLACK) + SLACK * largest).double().mean())

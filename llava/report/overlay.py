@@ -19,6 +19,7 @@ KEPT, DROPPED, EDGE = (0, 114, 178), (214, 214, 214), (213, 94, 0)  # markers, a
 GAP = 10  # pixels between two boards
 SEAM = 336  # pixels of a board's height for each pixel of a seam's width
 PANEL, ACROSS, WORDS = 3.1, 15.5, 6.6  # inches of a panel and of a row of them; characters per inch of a caption
+SPACE, HEAD, LINE = 0.15, 0.32, 0.2  # inches between panels, of a title and of a line of text
 LEGEND = {
     "newline": "Squares at the end of a row: its newline token, blue if kept.",
     "class": "Square above a frame: its class token, blue if kept.",
@@ -206,33 +207,62 @@ def draw(panels: Sequence[Panel], file: Path | IO[bytes], question: str = "", dp
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    aspect = max(panel.pixels.shape[1] / panel.pixels.shape[0] for panel in panels)
-    width = min(PANEL * max(aspect, 1.0), ACROSS)
+    aspect = max(1.0, *(panel.pixels.shape[1] / panel.pixels.shape[0] for panel in panels))
+    width = min(PANEL * aspect, ACROSS)
     n_rows = -(-len(panels) // max(1, int(ACROSS / width)))
-    n_columns = -(-len(panels) // n_rows)
-    height = (width / aspect if aspect > 1 else PANEL) + 0.8
-    size = (max(width * n_columns, 2 * PANEL if n_columns == 1 else 0), height * n_rows)
-    figure, axes = pyplot.subplots(n_rows, n_columns, figsize=size, squeeze=False)
-    for axis, panel in zip(axes.flat, panels, strict=False):
+    shape = n_rows, -(-len(panels) // n_rows)
+    captions = [_wrapped(panel.caption, width) for panel in panels]
+    legend = " ".join(dict.fromkeys(sentence for panel in panels for sentence in panel.legend))
+    if n_rows == 1 and not legend:
+        figure, axes = pyplot.subplots(
+            1, len(panels), figsize=(width * len(panels), width / aspect + 0.8), squeeze=False
+        )
+        places = list(axes[0])
+    else:
+        figure, places = _rows(pyplot, shape, (width, width / aspect), captions, question, legend)
+    for axis, panel, caption in zip(places, panels, captions, strict=False):
         axis.imshow(panel.pixels)
         axis.set_title(panel.title, fontsize=11)
-        axis.set_xlabel(_wrapped(panel.caption, width), fontsize=11)
+        axis.set_xlabel(caption, fontsize=11)
         axis.set_xticks([])
         axis.set_yticks([])
-        if panel.legend:
-            axis.set_frame_on(False)
-    for axis in list(axes.flat)[len(panels) :]:
-        axis.set_axis_off()
-    if question:
-        figure.suptitle(question, fontsize=12)
-    sentences = list(dict.fromkeys(sentence for panel in panels for sentence in panel.legend))
-    if sentences:
-        figure.supxlabel(_wrapped(" ".join(sentences), size[0] * 1.2), fontsize=9, color="#555555")
-    figure.tight_layout()
+        axis.set_frame_on(not panel.legend)
+    if n_rows == 1 and not legend:
+        if question:
+            figure.suptitle(question, fontsize=12)
+        figure.tight_layout()
     if isinstance(file, Path):
         file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=dpi)
     pyplot.close(figure)
+
+
+def _rows(
+    pyplot: Any,
+    shape: tuple[int, int],
+    panel: tuple[float, float],
+    captions: Sequence[str],
+    question: str,
+    legend: str,
+) -> tuple[Any, list[Any]]:
+    """A figure with axes of the panels' size in rows, reading order, with room for every line of text (in inches)."""
+    (n_rows, n_columns), (width, height) = shape, panel
+    across = n_columns * (width + SPACE) + SPACE
+    foot = textwrap.wrap(legend, int(across * WORDS * 2))
+    top, bottom = (0.55 if question else 0.1), 0.15 + LINE * len(foot)
+    line_count = max(caption.count("\n") + 1 for caption in captions)
+    pitch = HEAD + height + LINE * (line_count + 1)
+    down = top + n_rows * pitch + bottom
+    figure = pyplot.figure(figsize=(across, down))
+    places = []
+    for number in range(len(captions)):
+        row, column = divmod(number, n_columns)
+        left, lower = SPACE + column * (width + SPACE), down - top - row * pitch - HEAD - height
+        places.append(figure.add_axes((left / across, lower / down, width / across, height / down)))
+    if question:
+        figure.text(0.5, 1 - 0.12 / down, question, ha="center", va="top", fontsize=12)
+    figure.text(0.5, 0.1 / down, "\n".join(foot), ha="center", va="bottom", fontsize=9, color="#555555")
+    return figure, places
 
 
 def _wrapped(text: str, inches: float) -> str:

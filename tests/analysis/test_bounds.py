@@ -40,7 +40,7 @@ def test_the_counter_example_of_one_dimension():
     assert bounds.paper_bound(0.99, 1.0) == pytest.approx(math.sqrt(0.02))
     assert not found.holds(bounds.paper_bound(0.99, 1.0)) and not found.holds(found.paper_every)
     assert found.every == pytest.approx(0.9) and found.holds(found.every) and found.holds(found.one)
-    assert not found.applies
+    assert not found.applies and found.broken == 1
     assert found.holds(bounds.norm_range_bound(0.99, 1.0, 0.1))
     pair = bounds.pair_bound(torch.tensor(1.0), torch.tensor(0.1), 0.99)
     assert float(pair) == pytest.approx(math.sqrt(0.81 + 0.02 * 0.1))
@@ -64,7 +64,7 @@ def test_the_general_bounds_hold_whatever_the_norms(seed, width, spread):
 def test_the_papers_bound_holds_when_all_are_equally_long(seed, width):
     tokens, kept, pivots = drawn(seed, width=width)
     found = bounds.measure(torch.nn.functional.normalize(tokens), kept, pivots)
-    assert found.applies and found.holds(found.paper_every) and found.holds(found.paper_one)
+    assert found.broken == 0 and found.applies and found.holds(found.paper_every) and found.holds(found.paper_one)
     assert found.every == pytest.approx(found.paper_every, abs=1e-6)
 
 
