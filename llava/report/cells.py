@@ -107,6 +107,8 @@ class Source:
     """VQAv2 and VizWiz on their val splits, which can be scored here, instead of test."""
     batch_size: int | str = 8
     """Questions answered at once; auto: as many as answer most in a second and fit in the memory."""
+    reuse: int = 0
+    """Megabytes for what questions about one image share; 0: all are computed in full, so that times compare."""
     fast: bool = False
     """Compile the layers after the cut and the decoding steps; pays on a GPU, seldom on a CPU."""
     dtype: str | None = None
@@ -154,7 +156,7 @@ class Source:
             for name in self.only or ()
             if name not in known
         ]
-        for name, low in (("limit", 1), ("batch_size", 1), ("seed", 0)):
+        for name, low in (("limit", 1), ("batch_size", 1), ("seed", 0), ("reuse", 0)):
             value = getattr(self, name)
             if isinstance(value, str) and value != "auto":
                 found.append(f"--batch-size {value} is no number: give 8 or another count, or auto.")

@@ -92,6 +92,7 @@ def complete(store: Store, cells: Iterable[Cell], say: Say, progress: bool = Fal
         limit=source.limit,
         say=say,
         fast=source.fast,
+        reuse=source.reuse,
         progress=progress,
     )
     left_out: dict[str, str] = {}

@@ -173,3 +173,12 @@ def test_the_glance_takes_the_plain_runs_out_of_a_folder_with_sweeps():
     sweep, empty = run("dart-layer-3-64", "3"), run("dart-pivots_visual-0-1")
     others = [run("none"), run("prumerge-layer--2-64")]
     assert glance.plain([old, sweep, new, empty, *others]) == [new, *others]
+
+
+def test_times_of_shared_work_are_not_passed_off_as_those_of_single_questions():
+    figure = tradeoff.ScoreAgainstTime(("pope",))
+    found = fake.records(figure.cells(fake.TINY))
+    with style.drawing():
+        assert not any("shared work" in note for note in figure.draw(fake.TINY, found).notes)
+        next(iter(found.values()))["reuse"] = {"hits": 3}
+        assert any(note.startswith("Some of these runs shared work") for note in figure.draw(fake.TINY, found).notes)

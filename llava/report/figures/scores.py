@@ -159,6 +159,19 @@ def grain(found: Sequence[Point]) -> str:
     )
 
 
+def shared_work(found: Sequence[Point]) -> list[str]:
+    """A sentence on times that are not those of questions computed in full."""
+    records = [record for point in found for record in (point.record, point.full)]
+    sharing = sum(bool(record.get("reuse")) for record in records)
+    if not sharing:
+        return []
+    part = "All" if sharing == len(records) else "Some"
+    return [
+        f"{part} of these runs shared work between questions about one image, so their times are not those of a single "
+        "question: compute them again with --reuse 0 to compare methods."
+    ]
+
+
 def axis_name(record: Record) -> str:
     """Benchmark, metric and unit, for the y axis of raw scores."""
     head = record["headline"]

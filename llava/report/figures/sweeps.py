@@ -24,6 +24,7 @@ from llava.report.figures.scores import (
     budget_name,
     grain,
     points,
+    shared_work,
     unpruned,
     unpruned_cells,
 )
@@ -122,6 +123,7 @@ class PrunedLayer(FromResults):
             "token at layer K; from there the model has only what the text positions took from the image before.",
             "Lower panels: measured median per question, image encoding included. Dashed: the unpruned model. The "
             "paper prints no numbers for this figure.",
+            *shared_work(found),
             *reached(found),
             *emptied(found),
             grain(found),

@@ -22,6 +22,7 @@ from llava.report.figures.scores import (
     budget_name,
     grain,
     points,
+    shared_work,
     unpruned,
     unpruned_cells,
 )
@@ -92,6 +93,7 @@ class ScoreAgainstTime(FromResults):
         figure.legend(handles=dots, loc="lower center", ncols=len(dots))
         figure.tight_layout(rect=(0, 0.07, 1, 0.93))
         notes = [
+            *shared_work(found),
             f"Time: median over the batches of a run on {found[0].record['device']}, per question: opening the image, "
             "image encoding, prefill, decoding; batch "
             f"{'/'.join(map(str, batch_sizes(found)))}. Runs that shared the machine with others are slower than they "
