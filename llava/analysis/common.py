@@ -153,8 +153,8 @@ class Subject:
                 found.append(choice)
         if not found:
             raise next(iter(refused.values()))
-        for label, error in refused.items():
-            warn(f"{label} was left out: {error}")
+        for label, reason in refused.items():
+            warn(f"{label} was left out: {reason}")
         return found
 
     def finish(self, finding: Finding) -> None:

@@ -80,7 +80,7 @@ def measure(model: Any, inputs: Any, choices: Sequence[Choice], names: Sequence[
     found = []
     for choice in choices:
         method = watched(choice.method) if isinstance(choice.method, DART) else choice.method
-        samples = collect.run(model, inputs, method, method.layers[0])
+        samples: Any = collect.run(model, inputs, method, method.layers[0])  # all of it is there: a layer was watched
         for row, (name, sample, full) in enumerate(zip(names, samples, whole, strict=True)):
             hidden, visual = sample.entering, sample.visual
             kept = ~visual

@@ -44,7 +44,7 @@ class Example:
 def examples(number: int) -> list[Example]:
     """Return held-out scenes, always the same ones in the same order."""
     rng = np.random.default_rng([SEED, STREAM])
-    found = []
+    found: list[Example] = []
     while len(found) < number:
         scene = free_scene(rng, FEWEST, SIGNS)
         if not scene.things:

@@ -50,10 +50,10 @@ def numbers(column: Column, first: Column) -> str:
     report, rows = turn.report, []
     start = turn.answer.first_token_seconds
     if start is not None:
-        rows.append(("first token", _seconds(start), _ratio(start, compared and _first_token(compared))))
+        rows.append(("first token", _seconds(start), _ratio(start, _first_token(compared) if compared else None)))
     speed = turn.tokens_per_second
     if speed is not None:
-        rows.append(("tokens/s", f"{speed:.0f}", _ratio(speed, compared and compared.tokens_per_second)))
+        rows.append(("tokens/s", f"{speed:.0f}", _ratio(speed, compared.tokens_per_second if compared else None)))
     if report.cache_bytes is not None:
         before = compared.report.cache_bytes if compared and compared.report else None
         rows.append(("cache", f"{report.cache_bytes / MEGA:.2f} MB", _ratio(report.cache_bytes, before)))

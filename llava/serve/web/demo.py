@@ -111,7 +111,8 @@ class Demo:
     def __init__(self, model: Any, processor: Any, limits: Limits | None = None):
         self.model, self.processor, self.limits = model, processor, limits or Limits()
         self.family = family_of(model)
-        self.n_layers = len(self.family.decoder(model).layers)
+        decoder: Any = self.family.decoder(model)
+        self.n_layers = len(decoder.layers)
         self._alone = threading.Lock()  # forward passes of one model must not run at once
 
     def warm_up(self) -> None:

@@ -108,7 +108,9 @@ class Handlers:
     def stop(self, talk: Talk | None) -> Updates:
         """Say in every column that has no answer yet that there will be none."""
         updates: Updates = {self.parts.message: ""}
-        for number, column in enumerate(talk.columns if talk else ()):
+        if talk is None:
+            return updates
+        for number, column in enumerate(talk.columns):
             if column.turns and column.turns[-1].status in (WAITING, RUNNING):
                 column.turns[-1].status, column.turns[-1].problem = FAILED, STOPPED
                 updates |= self._column(talk, number)
