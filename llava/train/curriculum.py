@@ -32,10 +32,10 @@ WIDE_WINDOW = Difficulty(12, 5, (13, 24), sign=0.5, characters=4, font_sizes=(30
 WIDE_FULL = Difficulty(FULL, 7, (17.0, 40.0), sign=0.5, characters=4, font_sizes=(38, 56), questions=10)
 WIDE = [
     # Letters come last of all by themselves; exercises without pictures teach which letter belongs to an option.
-    Stage("wide-letters", 450, 32, WIDE_WINDOW, lr=1.5e-3, tokens=80, longest=40, wide=True, long=0.5, drills=0.75),
+    Stage("wide-letters", 200, 32, WIDE_WINDOW, lr=1.5e-3, tokens=80, longest=40, wide=True, long=0.5, drills=0.75),
     Stage(
         "wide-12",
-        900,
+        520,
         32,
         WIDE_WINDOW,
         lr=1.2e-3,
@@ -43,13 +43,15 @@ WIDE = [
         longest=40,
         jpeg=0.3,
         wide=True,
-        long=0.45,
-        drills=0.1,
-        clips=0.08,
+        long=0.5,
+        drills=0.2,
+        clips=0.14,
     ),
+    # Finding an option comes suddenly, after many steps rather than many examples: small batches.
+    Stage("wide-lookup", 1000, 8, WIDE_WINDOW, lr=2e-3, tokens=80, longest=40, wide=True, long=0.8, drills=0.85),
     Stage(
         "wide-24",
-        300,
+        180,
         16,
         WIDE_FULL,
         lr=9e-4,
@@ -60,7 +62,7 @@ WIDE = [
         jpeg=0.6,
         wide=True,
         long=0.4,
-        clips=0.1,
+        clips=0.14,
     ),
 ]
 CURRICULA = {"first": STAGES, "wide": WIDE}

@@ -14,15 +14,14 @@ from torch.utils.data import IterableDataset
 from .drills import sample_drills
 from .examples import Difficulty, sample_example
 from .nano import DENSE_CLASSES, IMAGE_SIZE, PATCH
-from .questions import NO_OCR, SHORT, Question, pick
+from .questions import NO_OCR, SHORT, pick
 from .scenes import draw_scene, patch_labels
 from .tokenizer import SYSTEM
-from .videos import ACTIONS, sample_clip
+from .videos import ACTIONS, practice, sample_clip
 from .wide import sample_wide
 
 LONG_ANSWERS = ("caption",)
 DRILLS = 8  # exercises in a row of a batch of them
-CLIP_KIND = "video"
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class Stage:
         longest_long: `longest` of them.
         drills: share of batches with text-only exercises.
         longest_drill: `longest` of them.
+        turns: whether questions bring their further turns along.
         clips: share of batches with questions about short videos, shown as a grid of frames on the whole canvas.
     """
 
@@ -72,6 +72,7 @@ class Stage:
     drills: float = 0.0
     longest_drill: int = 64
     clips: float = 0.0
+    turns: bool = True
 
 
 def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -159,7 +160,7 @@ class SceneBatches(IterableDataset):
         return self.batched(rng, pixels, labels, index, texts, stage.tokens)
 
     def clip_batch(self, rng: np.random.Generator) -> dict:
-        """Clips as grids of frames, one question each; patches without a thing are all that dense labels cover."""
+        """Clips as grids of frames; patches without a thing are all that dense labels cover."""
         stage, pixels, labels, texts = self.stage, [], [], []
         side = IMAGE_SIZE // PATCH
         for _ in range(stage.batch):
@@ -170,7 +171,7 @@ class SceneBatches(IterableDataset):
             empty = np.where(covered, -100, 0)
             unknown = np.full_like(empty, -100)
             labels.append({name: empty if name in ("thing", "character") else unknown for name in DENSE_CLASSES})
-            texts.append(self.pack([Question(CLIP_KIND, clip.question, clip.answer)], rng, False, stage.longest))
+            texts.append(self.pack(practice(clip, rng), rng, False, stage.longest))
         index = [np.arange(side * side)] * stage.batch
         return self.batched(rng, pixels, labels, index, texts, stage.tokens and 2 * stage.tokens)
 
@@ -207,7 +208,8 @@ class SceneBatches(IterableDataset):
 
         A question with its answer that needs more than `longest` tokens is left out.
         """
-        stage, prompt, blocks = self.stage, self.prompt, []
+        stage, prompt = self.stage, self.prompt
+        blocks: list[Block] = []
         for q in asked:
             short = q.kind not in LONG_ANSWERS and rng.random() < stage.short
             hint = NO_OCR if short and q.kind == "reading" and rng.random() < 0.6 else ""
@@ -216,7 +218,7 @@ class SceneBatches(IterableDataset):
             question = prompt.ids(f"USER: {text}") if chat and blocks else prompt.ids(f"\n{text}")
             answer = prompt.ids(q.answer) + [prompt.eos]
             ids, target = question + answer, [-100] * (len(question) - 1) + answer
-            for further, said in q.follow:
+            for further, said in q.follow if stage.turns else ():
                 turn, answer = prompt.ids(f"USER: {further} ASSISTANT:"), [*prompt.ids(said), prompt.eos]
                 ids, target = ids + turn + answer, target + [-100] * len(turn) + answer
             if len(ids) <= longest:

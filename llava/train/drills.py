@@ -16,6 +16,7 @@ KIND = "drill"
 BARE = 0.7  # share without the closing sentence: half as long, the same lesson
 
 
+TURNS = 3
 SIDE = 4  # patches of the window that goes with exercises: as good as no image
 
 
@@ -27,7 +28,7 @@ def sample_drills(rng: np.random.Generator, number: int, canvas: int, patch: int
     )
     asked: dict[str, Question] = {}
     while len(asked) < number:
-        asker = pick(rng, (lookup, lookup, lookup, lookup, recite, addition))
+        asker = pick(rng, (lookup, lookup, lookup, lookup, lookup, lookup, recite, addition))
         asked |= {q.text: q for q in asker(scene, rng)}
     return scene, list(asked.values())
 
@@ -48,8 +49,9 @@ def lookup(scene: Scene, rng: np.random.Generator) -> list[Question]:
     options = [pool[i] for i in rng.permutation(len(pool))[:number]]
     right = pick(rng, options)
     ending = "" if rng.random() < BARE else LETTER_CN if chinese else LETTER
-    # Asking for every option makes each list of options teach several times.
-    follow = tuple((_which(o, chinese), LETTERS[options.index(o)]) for o in options if o != right)
+    # More turns make each list teach several times; any option may come again, so that none can be told by exclusion.
+    again = [pick(rng, options) for _ in range(TURNS)]
+    follow = tuple((_which(o, chinese), LETTERS[options.index(o)]) for o in again)
     text = f"{_which(right, chinese)}\n{lines(options, chinese)}"
     return [Question(KIND, text, LETTERS[options.index(right)], ending, follow)]
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from . import drills
+from . import drills, videos
 from .data import Prompt, SceneBatches, Stage
 from .nano import CLIP_MEAN, Trainee
 
@@ -30,7 +30,7 @@ def accuracy(
         batches: how many batches to measure.
         blank: replace every image by the mean colour (the prior: what can be answered without seeing).
     """
-    source = SceneBatches(prompt, replace(stage, chat=0.0, short=1.0, questions=True), HELD_OUT_SEED, 0)
+    source = SceneBatches(prompt, replace(stage, chat=0.0, short=1.0, questions=True, turns=False), HELD_OUT_SEED, 0)
     device = next(trainee.parameters()).device
     right: dict[str, int] = defaultdict(int)
     total: dict[str, int] = defaultdict(int)
@@ -62,6 +62,6 @@ def by_ability(trainee: Trainee, prompt: Prompt, exams: tuple[Stage, ...], batch
     table: dict[str, tuple[float, int]] = {}
     for exam in exams:
         for kind, measured in accuracy(trainee, prompt, exam, batches, blank).items():
-            if kind != drills.KIND:
+            if kind not in (drills.KIND, videos.DETAIL):
                 table[f"{kind} ({exam.name})" if kind in table else kind] = measured
     return table

@@ -57,6 +57,19 @@ HINTS = {
     "sum": ("Look at the sign.", "请看牌子。"),
     "background": ("Look at the background.", "请看背景。"),
 }
+OPTIONS = (2, 3, 3, 4, 4, 4, 4)  # how many, by frequency
+ONE_ANSWER = {  # kinds of questions of which several can share their options, and who makes them
+    "color": "attribute",
+    "shape": "attribute",
+    "corner": "corner",
+    "count": "count",
+    "extreme": "extreme",
+    "beside": "beside",
+}
+TRIES, WORDS_FIRST = 6, 0.35
+IN_WORDS = ("\nAnswer in words.", "\n请用文字回答。")
+WHICH_LETTER = ("Which option is it?", "是哪个选项？")
+WHAT_WORDS = ("What is it?", "是什么？")
 HINT = ("Look at the image.", "请看图中的物体。")
 
 
@@ -217,13 +230,54 @@ def multiple_choice(scene: Scene, rng: np.random.Generator, chinese: bool = Fals
     item = sample_item(scene, rng)
     if item is None:
         return []
-    options = draw_options(item, rng, int(pick(rng, (2, 3, 3, 4, 4, 4, 4))))
+    options = draw_options(item, rng, int(pick(rng, OPTIONS)))
+    kind, ending = ("choice (Chinese)", LETTER_CN) if chinese else ("choice", LETTER)
+    return [Question(kind, _asked(item, options, rng, chinese), LETTERS[options.index(item.right)], ending)]
+
+
+def _asked(item: Item, options: list[str], rng: np.random.Generator, chinese: bool) -> str:
     roll, hint = rng.random(), item.hint(chinese)
     before = f"{hint}\n" if roll < 0.15 else f"Context: {hint}\n" if roll < 0.3 and not chinese else ""
-    text = f"{before}{item.text(chinese)}\n{lines(options, chinese)}"
-    kind, ending = ("choice (Chinese)", LETTER_CN) if chinese else ("choice", LETTER)
-    return [Question(kind, text, LETTERS[options.index(item.right)], ending)]
+    return f"{before}{item.text(chinese)}\n{lines(options, chinese)}"
 
 
 def chinese_choice(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return multiple_choice(scene, rng, chinese=True)
+
+
+def choice_in_turns(scene: Scene, rng: np.random.Generator, chinese: bool = False) -> list[Question]:
+    """A multiple-choice question for training, with further turns: the answer in words, more questions on the options.
+
+    Turns cost a fraction of a new question, and words make of one hard step (see, then find the letter) two easy ones.
+    """
+    item = sample_item(scene, rng)
+    if item is None:
+        return []
+    more: dict[tuple[str, ...], Item] = {}
+    for _ in range(TRIES if item.key in ONE_ANSWER else 0):
+        for other in ITEMS[ONE_ANSWER[item.key]][0](scene, rng):
+            if other.key == item.key and other.args != item.args:
+                more[other.args] = other
+    options = draw_options(item, rng, int(pick(rng, OPTIONS)))
+    taken = {item.right}
+    for other in more.values():  # their answers take the places of wrong options
+        if other.right not in options:
+            free = [k for k, option in enumerate(options) if option not in taken]
+            if not free:
+                continue
+            options[free[0]] = other.right
+        taken.add(other.right)
+    turns = [(o.text(chinese), LETTERS[options.index(o.right)]) for o in more.values() if o.right in options]
+    letter, words = LETTERS[options.index(item.right)], translate(item.right) if chinese else item.right
+    kind, ending = ("choice (Chinese)", LETTER_CN) if chinese else ("choice", LETTER)
+    text = _asked(item, options, rng, chinese)
+    if rng.random() < WORDS_FIRST:
+        kind += " in words"
+        turns, answer, ending = [(WHICH_LETTER[chinese], letter), *turns], words, IN_WORDS[chinese]
+    else:
+        turns, answer = [*turns, (WHAT_WORDS[chinese], words)] if not turns else turns, letter
+    return [Question(kind, text, answer, ending, tuple(turns))]
+
+
+def chinese_choice_in_turns(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    return choice_in_turns(scene, rng, chinese=True)

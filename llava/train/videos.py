@@ -12,7 +12,7 @@ from llava.model import framegrid
 from llava.model.video import evenly
 
 from .examples import random_name
-from .questions import pick
+from .questions import Question, pick, yes_no
 from .scenes import COLOR_NAMES, Scene, Thing, Window, draw_scene, sample_scene
 
 SIDE, PATCH = 224, 14  # frames as Video-LLaVA sees them
@@ -20,6 +20,8 @@ FRAMES, RATE = 16, 8
 RADIUS = (18.0, 30.0)
 SHIFT = 0.45  # of the frame's side, at least, that a moving thing travels
 ACTIONS = ("move", "appear", "change")
+APPEARS_SHAPE, APPEARS_COLOR = "what shape appears?", "what color is the object that appears?"
+KIND, DETAIL = "video", "video (practice)"  # what the benchmarks ask, and what only training does
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _moment(rng: np.random.Generator) -> int:
 def _appear(scene: Scene, rng: np.random.Generator) -> States | None:
     thing, moment = scene.things[-1], _moment(rng)
     by_shape = rng.random() < 0.5
-    question = "what shape appears?" if by_shape else "what color is the object that appears?"
+    question = APPEARS_SHAPE if by_shape else APPEARS_COLOR
     return [None] * moment + [thing] * (FRAMES - moment), question, thing.shape if by_shape else thing.color
 
 
@@ -120,3 +122,30 @@ ACTORS: dict[str, Callable[[Scene, np.random.Generator], States | None]] = {
     "appear": _appear,
     "change": _change,
 }
+
+
+def practice(clip: Clip, rng: np.random.Generator) -> list[Question]:
+    """The clip's own question, then more about what happens in it, for training: a clip costs more than questions."""
+    thing, other = clip.thing, replace(clip.thing, color=pick(rng, COLOR_NAMES))
+    asked = [Question(KIND, clip.question, clip.answer), Question(DETAIL, "what happens in the video?", clip.action)]
+    if clip.action == "move":
+        said = pick(rng, ("left", "right"))
+        asked += [
+            Question(DETAIL, f"does the {thing.color} {thing.shape} move to the {said}?", yes_no(said == clip.answer)),
+            Question(DETAIL, "which object moves?", f"{thing.color} {thing.shape}"),
+        ]
+    elif clip.action == "appear":
+        asked += [
+            Question(KIND, text, answer)
+            for text, answer in ((APPEARS_SHAPE, thing.shape), (APPEARS_COLOR, thing.color))
+            if text != clip.question
+        ]
+        shown = pick(rng, (thing, other))
+        answer = yes_no(shown.color == thing.color)
+        asked.append(Question(DETAIL, f"does a {shown.color} {shown.shape} appear?", answer))
+    else:
+        asked += [
+            Question(DETAIL, f"what color does the {thing.shape} have at first?", thing.color),
+            Question(DETAIL, "which shape changes its color?", thing.shape),
+        ]
+    return asked

@@ -14,7 +14,7 @@ import numpy as np
 from . import compare, drills, signs
 from . import questions as ask
 from .examples import Difficulty, names_with_count, random_name, random_window, scene_in
-from .letters import chinese_choice, multiple_choice
+from .letters import chinese_choice, chinese_choice_in_turns, choice_in_turns, multiple_choice
 from .scenes import COLOR_NAMES, SHAPES, Scene
 from .unanswerable import maybe_unanswerable
 
@@ -55,11 +55,13 @@ ON_SIGNS: list[tuple[Asker, float]] = [
 ]
 # Long prompts: they come in batches of their own, so that short questions are not padded to their length.
 LONG: list[tuple[Asker, float]] = [
-    (multiple_choice, 2.0),
-    (multiple_choice, 2.0),
-    (multiple_choice, 1.5),
-    (chinese_choice, 1.5),
-    (chinese_choice, 1.2),
+    (multiple_choice, 1.0),
+    (choice_in_turns, 3.0),
+    (choice_in_turns, 3.0),
+    (choice_in_turns, 2.0),
+    (chinese_choice, 0.6),
+    (chinese_choice_in_turns, 1.8),
+    (chinese_choice_in_turns, 1.2),
     (maybe_unanswerable, 1.5),
     (maybe_unanswerable, 0.8),
     (drills.lookup, 0.6),

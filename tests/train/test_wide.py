@@ -88,29 +88,58 @@ def test_signs_are_read_and_summed(brief):
 def options(q):
     found = dict(re.findall(r"^([A-D])\. (.+)$", q.text, re.M))
     assert list(found) == list("ABCD")[: len(found)] and len(set(found.values())) == len(found) >= 2
-    assert q.answer in found
+    assert q.answer in (found.values() if in_words(q) else found)
     return found
+
+
+def in_words(q):
+    return q.kind.endswith("in words")
+
+
+def chosen(q):
+    """The option that the answer names, by its letter or in words."""
+    return q.answer if in_words(q) else options(q)[q.answer]
 
 
 def test_letters_name_the_right_option(long):
     for scene, q, m in matching(long, r"(?:.+\n)?What color is the (\w+)\?\nA"):
-        assert [t.color for t in scene.things if t.shape == m[1]] == [options(q)[q.answer]]
-        assert q.ending == LETTER
+        assert [t.color for t in scene.things if t.shape == m[1]] == [chosen(q)]
+        assert in_words(q) or q.ending == LETTER
     for scene, q, m in matching(long, r"(?:.+\n)?How many (.+) are there in the image\?\nA"):
-        assert int(options(q)[q.answer]) == number_of(scene, m[1])
+        assert int(chosen(q)) == number_of(scene, m[1])
     for scene, q, _ in matching(long, r"(?:.+\n)?Which of these is (?:not )?in the image\?"):
         present = {t.name for t in scene.things}
         there = [letter for letter, name in options(q).items() if (name in present) != (" not " in q.text)]
-        assert there == [q.answer]
+        assert [options(q)[letter] for letter in there] == [chosen(q)]
 
 
 def test_chinese_questions_mean_what_their_answers_say(long):
     for scene, q, m in matching(long, r"(?:请看.+\n)?(\w+形|圆环)是什么颜色？"):
-        color = ENGLISH[options(q)[q.answer]]
-        assert [t.color for t in scene.things if t.shape == ENGLISH[m[1]]] == [color] and q.ending == LETTER_CN
+        color = ENGLISH[chosen(q)]
+        assert [t.color for t in scene.things if t.shape == ENGLISH[m[1]]] == [color]
+        assert in_words(q) or q.ending == LETTER_CN
     for scene, q, m in matching(long, r"(?:请看.+\n)?图中有几个(.+)？"):
         word = ENGLISH[m[1].removesuffix("物体")]
-        assert int(options(q)[q.answer]) == sum(word in (t.color, t.shape) for t in scene.things)
+        assert int(chosen(q)) == sum(word in (t.color, t.shape) for t in scene.things)
+
+
+def test_further_turns_name_the_right_option_too(long):
+    seen = Counter()
+    for scene, q, _ in matching(long, r"(?:.+\n)?(?:What color|How many|Which option|What shape)"):
+        for text, answer in q.follow:
+            if m := re.match(r"What color is the (\w+)\?", text):
+                assert [t.color for t in scene.things if t.shape == m[1]] == [options(q)[answer]]
+            elif m := re.match(r"How many (.+) are there", text):
+                assert int(options(q)[answer]) == number_of(scene, m[1])
+            elif m := re.match(r"Which option is (.+)\?", text):
+                right = q.answer if m[1] == "it" else m[1]
+                assert options(q)[answer] == right
+            elif text == "What is it?":
+                assert answer == chosen(q)
+            else:
+                continue
+            seen[text.split()[1]] += 1
+    assert min(seen[word] for word in ("color", "many", "option", "is")) > 5, seen
 
 
 def test_unanswerable_is_said_exactly_when_nothing_fits(long):
@@ -133,7 +162,7 @@ def test_answers_are_balanced(brief, long):
         assert 0.38 < answers[kind]["Yes"] / sum(answers[kind].values()) < 0.62, (kind, answers[kind])
     for _, asked in long:
         for q in asked:
-            if q.kind.startswith("choice"):
+            if q.kind.startswith("choice") and not in_words(q):
                 places[len(options(q))][q.answer] += 1
     for number, found in places.items():
         assert all(abs(found[c] / sum(found.values()) - 1 / number) < 0.12 for c in "ABCD"[:number]), found

@@ -124,7 +124,7 @@ class Qwen2VLProcessor(Processor):
         self._looked.clear()
 
     def settings(self) -> dict[str, Any]:
-        return {"min_pixels": self.limits.smallest, "max_pixels": self.limits.largest}
+        return super().settings() | {"min_pixels": self.limits.smallest, "max_pixels": self.limits.largest}
 
     # --------------------------------------------------------------------------------------------------------- prompts
 
