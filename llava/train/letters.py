@@ -275,7 +275,7 @@ def choice_in_turns(scene: Scene, rng: np.random.Generator, chinese: bool = Fals
         kind += " in words"
         turns, answer, ending = [(WHICH_LETTER[chinese], letter), *turns], words, IN_WORDS[chinese]
     else:
-        turns, answer = [*turns, (WHAT_WORDS[chinese], words)] if not turns else turns, letter
+        turns, answer = turns or [(WHAT_WORDS[chinese], words)], letter
     return [Question(kind, text, answer, ending, tuple(turns))]
 
 
