@@ -21,6 +21,7 @@ NOTES = (
     "half does, on a character if its middle lies in the character's box; background shows neither thing nor sign.",
     "`kept`: visual tokens in the last layer; methods that cut several times end below what was asked for, and are "
     "measured by what they end with.",
+    "A merged token counts where it mainly comes from.",
     "`found`: share of the things (characters) of which at least one token is kept. The other columns: share of the "
     "tokens kept, divided by what as many random tokens reach (kept / total), so 1 is chance.",
 )
