@@ -25,7 +25,7 @@ from llava.reduction.image import BeforeLLM, Encoder
 Original = Callable[..., Any]
 Units = list[tuple[bytes, int]]
 """Digest and number of visual tokens of everything that was encoded, in order."""
-UNITS = "llava_units"  # attribute of what the feature functions return
+UNITS, SIZES = "llava_units", "image_sizes"  # attributes of what the feature functions return
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,17 @@ class Encoding:
         inputs = dict(kwargs)
         if args:
             inputs |= dict(zip(inspect.signature(original).parameters, args, strict=False))
+        sizes = inputs.get(SIZES)
+        sizes = sizes.tolist() if torch.is_tensor(sizes) else sizes  # now, before the device has work to be waited for
         keys = self._keys(kind, inputs)
         if keys is None:
             self.units.pop(kind, None)
-            return self._encode(original, inputs)
+            output = self._encode(original, inputs)
+            if sizes is not None and hasattr(output, "pooler_output"):
+                setattr(output, SIZES, sizes)
+            return output
         output, features = self._features(kind, original, inputs, keys)
+        setattr(output, SIZES, sizes)
         self.units[kind] = [(key[-1], found.n_tokens) for key, found in zip(keys, features, strict=True)]
         setattr(output, UNITS, self.units[kind])
         return output

@@ -105,7 +105,7 @@ class Shared:
         """The hidden states of all columns from those of the last ones: (B, T, D) -> (B, N, D)."""
         own, index = self._index(after_cut=False)
         stored = torch.cat([prefix.hidden for prefix in own if prefix.hidden is not None], dim=1)[0]
-        return torch.cat([stored[index], hidden], dim=1)
+        return torch.cat([stored[index.to(stored.device)].to(hidden.device), hidden], dim=1)
 
     def part(self, number: int, config: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """The last columns of a layer's input, and its arguments for those; its cache gets the stored columns.
@@ -121,7 +121,7 @@ class Shared:
         own, index = self._index(after_cut)
         if index.shape[1]:
             keys, values = (
-                torch.cat([layers[number] for layers in sides], dim=2)[0][:, index].transpose(0, 1)
+                _gathered(torch.cat([layers[number] for layers in sides], dim=2)[0], index)
                 for sides in ([prefix.keys for prefix in own], [prefix.values for prefix in own])
             )
             cache.update(keys, values, number)
@@ -215,3 +215,8 @@ class Shared:
         state.n_visual = alive
         state.alive.append(alive)
         return take(hidden, columns)
+
+
+def _gathered(stored: Tensor, index: Tensor) -> Tensor:
+    """(G, S, d), (B, C) -> (B, G, C, d); a model's layers may be on several devices."""
+    return stored[:, index.to(stored.device)].transpose(0, 1)

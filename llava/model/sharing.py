@@ -170,7 +170,7 @@ class Sharing:
     # ----------------------------------------------------------------------------------------------------- the prefixes
 
     def _find(self, layout: Layout, units: dict[str, Units], kwargs: dict[str, Any]) -> list[Found] | None:
-        """The prefix of every prompt; None if it is not known what its images are."""
+        """The prefix of every prompt; None if it is not known what its images are, or if there are gaps in it."""
         images = self._images(layout, units)
         if images is None:
             return None
@@ -189,6 +189,8 @@ class Sharing:
                 continue
             end = int((layout.host_image[row] >= 0).nonzero()[-1]) + 1
             here = slice(start, end)
+            if not bool(layout.host_real[row, here].all()):
+                return None  # something before the end of the image is hidden
             key = (layout.host_ids[row, here].numpy().tobytes(), positions[..., row, here].numpy().tobytes(), seen)
             found.append(Found(start, end, (*scope, *key)))
         return found

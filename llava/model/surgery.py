@@ -20,15 +20,16 @@ from llava.model.cachecut import cut_cache
 from llava.model.cuts import cut, cut_again
 from llava.model.encoding import Units
 from llava.model.families.base import Family
+from llava.model.fitting import fitted
 from llava.model.layout import Layout
-from llava.model.masks import layer_type, prompt_padding, stage_mask
+from llava.model.masks import prompt_padding
 from llava.model.passes import Pass
-from llava.model.positions import compact_positions, renumbers, rotary_tables, tables_by_type
+from llava.model.positions import renumbers, tables_by_type
 from llava.model.prefix import Shared
 from llava.model.report import PrefillRecord
 from llava.model.sharing import Sharing
 from llava.model.shortprompt import ShortPrompt
-from llava.model.stages import PromptState, Stage, take
+from llava.model.stages import PromptState
 from llava.model.steps import ranking
 from llava.model.stopwatch import Stopwatch
 from llava.model.tap import Attention, peek, tapped
@@ -254,10 +255,11 @@ class Surgery:
                 elif cuts_here and not (shared is not None and shared.stores_choice):
 
                     def run(**changed: Any) -> Any:
-                        return original(hidden, *args, **{**self._fitted(kwargs, number, hidden, running), **changed})
+                        now = fitted(self.decoder, self.by_type, kwargs, number, hidden, running)
+                        return original(hidden, *args, **{**now, **changed})
 
                     hidden = self._cut(number, layer, hidden, running, run)
-            kwargs = self._fitted(kwargs, number, hidden, running)
+            kwargs = fitted(self.decoder, self.by_type, kwargs, number, hidden, running)
             in_part = shared is not None and shared.covers(number)
             if cuts_here and self.tail is not None and running.prefill and not in_part:
                 output = self._tail_from(number, hidden, running, kwargs)
@@ -360,38 +362,6 @@ class Surgery:
                 groups = running.groups
                 columns, valid = self.method.queries(groups)
                 read["attention"] = attention.asked(columns, valid, groups)
-
-    def _fitted(self, kwargs: dict[str, Any], number: int, hidden: Tensor, running: Pass) -> dict[str, Any]:
-        """The arguments of a layer; after a cut: its own mask, the rotary tables of the columns it sees."""
-        stage = running.state.at(number)
-        if stage is None:
-            return kwargs
-        key = (id(stage), layer_type(self.config, number))
-        if key not in running.masks:
-            given = kwargs.get("attention_mask") if running.prefill else None
-            running.masks[key] = stage_mask(self.config, number, hidden, stage, kwargs.get("past_key_values"), given)
-        # position_ids would only make flash attention look for packed sequences, which gathered positions resemble.
-        fitted = {**kwargs, "attention_mask": running.masks[key], "position_ids": None}
-        if running.prefill or stage.shift is not None:
-            fitted["position_embeddings"] = self._tables(kwargs, number, hidden, stage, running)
-        return fitted
-
-    def _tables(self, kwargs: dict[str, Any], number: int, hidden: Tensor, stage: Stage, running: Pass) -> Any:
-        """Rotary tables are shared by layers of one stage and one kind, so they are made once."""
-        given = kwargs["position_embeddings"]
-        for known, source, made in running.rotary:
-            if known is stage and source is given[0]:
-                return made
-        if stage.shift is None:
-            made = tuple(take(table, stage.source) for table in given)
-        elif running.prefill:
-            positions = compact_positions(stage, running.state.layout, running.positions)
-            made = rotary_tables(self.decoder, number, hidden, positions, self.by_type)
-        else:
-            positions = kwargs["position_ids"] - stage.shift[:, None]
-            made = rotary_tables(self.decoder, number, hidden, positions, self.by_type)
-        running.rotary.append((stage, given[0], made))
-        return made
 
 
 def _is_empty(cache: Any, n_new: int, state: PromptState | None) -> bool:

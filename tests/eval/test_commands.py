@@ -87,6 +87,9 @@ def test_all_benchmarks_next_to_the_unpruned_run(workplace, checkpoint, capsys):
         assert counts["final"] == (3 if pruned else 4) and counts["mean_over_layers"] == (3.5 if pruned else 4)
         assert (counts["cache_bytes"] < counts["cache_bytes_unpruned"]) == pruned
         assert (counts["flops_exact"] < counts["flops_exact_unpruned"]) == pruned
+        if record["benchmark"] == "pope":  # which asks several questions about every image
+            assert record["reuse"]["prefix"]["hits"] > record["reuse"]["prefix"]["misses"] > 0
+            assert counts["flops_computed"] < counts["flops_exact"]
     mme = next(
         record for record in found.values() if record["benchmark"] == "mme" and record["method"]["name"] == "dart"
     )

@@ -301,6 +301,27 @@ class TestOtherWaysToRun:
         assert all(map(torch.equal, found, expected))
         assert any(pruning.last.reused)
 
+    @pytest.mark.parametrize("name", ["none", "dart", "uniform"])
+    def test_with_prompt_lookup(self, name):
+        options = {"prompt_lookup_num_tokens": 2, "max_new_tokens": N_NEW, "do_sample": False}
+        with create(name)(built()):
+            expected = [built().generate(**each, **options) for each in ONE]
+        with create(name)(built(), reuse=Reuse()) as pruning:
+            found = [built().generate(**each, **options) for each in ONE]
+        assert all(map(torch.equal, found, expected))
+        assert any(pruning.last.reused)
+
+    def test_tokens_hidden_before_the_image_end_are_not_taken_from_the_store(self):
+        batch = questions([1])
+        hidden = {**batch, "attention_mask": batch["attention_mask"].clone()}
+        hidden["attention_mask"][0, 2] = 0
+        with NoReduction()(built()):
+            expected = tiny.generate(built(), hidden, N_NEW)
+        with NoReduction()(built(), reuse=Reuse()) as pruning:
+            tiny.generate(built(), batch, N_NEW)
+            assert same(tiny.generate(built(), hidden, N_NEW), expected)
+        assert pruning.last.reused == [0]
+
     def test_in_inference_mode_and_afterwards_without(self):
         reuse, expected = Reuse(), plain("dart", "one")[0][1]
         with DART(keep=8)(built(), reuse=reuse):

@@ -86,6 +86,16 @@ def test_turns_keep_their_history(talk, image):
     assert "USER" not in out
 
 
+def test_later_turns_take_what_was_computed_of_the_image(talk, image):
+    words = ("--image-file", image, *PRUNE)
+    _, out, err = talk(*words, lines="Is it red?\nAnd blue?\n")
+    assert "tokens from stored prefixes" in err.splitlines()[-1]
+    _, plain, err = talk(*words, "--reuse", "0", lines="Is it red?\nAnd blue?\n")
+    assert "tokens from stored prefixes" not in err
+    assert out == plain
+    assert talk(*words, "--reuse", "-1", lines="")[0] == 2
+
+
 def test_commands(talk, image):
     lines = f"Hello\n/image {image}\nWhat?\n/clear\nAgain\n/help\n/dance\n/image nowhere.png\n/image\n"
     code, out, err = talk(*PRUNE, "--debug", lines=lines)

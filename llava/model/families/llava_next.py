@@ -57,6 +57,8 @@ class LlavaNext(Llava):
     def newlines(self, model: Any, inputs: dict[str, Any]) -> list[list[int]] | None:
         sizes = inputs.get("image_sizes")
         if sizes is None:
+            sizes = _sizes_of_encoded(inputs)
+        if sizes is None:
             return self._newlines_among_features(model, inputs)
         n_base = super().image_lengths(model, inputs)
         return [tiling.newline_offsets(n_base, shown) for shown in _shown(model, sizes)]
@@ -89,6 +91,13 @@ class LlavaNext(Llava):
             )
             found.append(Tiling(n_tiles, (down, across), (height, width), newline, packed[0][:, 0].long()))
         return found
+
+
+def _sizes_of_encoded(inputs: dict[str, Any]) -> Any:
+    """The images' sizes where the surgery noted them with their features (`llava.model.encoding`), one for each."""
+    encoded: Any = (inputs.get("mm_encoder_outputs") or {}).get("image")
+    sizes = getattr(encoded, "image_sizes", None)
+    return sizes if sizes is not None and len(sizes) == len(encoded.pooler_output) else None
 
 
 def official_resolutions(listed: Sequence[Size], *, original: bool) -> list[Size]:
