@@ -3,13 +3,14 @@
 # check:   surgery invariants on CUDA (sdpa; flash_attention_2 where installed).
 # measure: LLaVA-NeXT-7B shape: prefill under every method, parts, decoding, memory; LLaVA-1.5-7B shape: sweep over
 #          lengths and batch sizes (an interrupted sweep is continued). Kernels: sdpa, eager, flash_attention_2.
+# pipeline: whole questions of the same shape, 18 about one image, as released against as here, compiled path included.
 # train:   llava-nano's training, continued from its checkpoint in FOLDER (TRAIN_MINUTES for each stage, default 4).
-# Without PART: check, measure and train, one after the other.
+# Without PART: all of them, one after the other. Measurements that are there and complete are not made again.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out="${1:-results/gpu}"; shift || true
 for part in "$@"; do
-    case $part in check | measure | train) ;; *) echo "Unknown part '$part': check, measure or train." >&2; exit 2 ;; esac
+    case $part in check | measure | pipeline | train) ;; *) echo "Unknown part '$part': check, measure, pipeline or train." >&2; exit 2 ;; esac
 done
 python -c "import torch, sys; sys.exit(not torch.cuda.is_available())" || { echo "This Python has no torch with a CUDA device: nothing to do here." >&2; exit 2; }
 mkdir -p "$out"; failed=0
@@ -19,6 +20,7 @@ some=dart,random,fastv,visionzip,divprune
 
 bench() { # bench NAME COMMAND OPTIONS...: one measurement, one file; a failure does not stop the others
     local file="$out/$1.json"; shift
+    if [ "$1" != sweep ] && [ -f "$file" ] && ! grep -q '"complete": false' "$file"; then echo "Measured already: $file"; return; fi
     python -m llava.bench "$@" --output "$file" || failed=1
 }
 
@@ -38,6 +40,11 @@ measure() {
         --methods dart,random --repeats 3 --device cuda
 }
 
+pipeline() {
+    bench pipeline-next-7b pipeline --shape llava-next-7b --method dart --keep 320 --images 1 --repeats 3 --warmup 2 \
+        --device cuda
+}
+
 train() {
     local train=(python -m llava.train run --workers 8 --minutes "${TRAIN_MINUTES:-4}")
     if "${train[@]}" --folder "$out/train-nano" --output "$out/llava-nano"; then
@@ -50,6 +57,6 @@ train() {
     fi
 }
 
-[ $# -gt 0 ] || set -- check measure train
+[ $# -gt 0 ] || set -- check measure pipeline train
 for part in "$@"; do "$part"; done
 exit $failed
