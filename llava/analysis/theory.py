@@ -86,9 +86,10 @@ def measure(model: Any, inputs: Any, choices: Sequence[Choice], names: Sequence[
             kept = ~visual
             kept[visual.nonzero().squeeze(1)[torch.from_numpy(sample.kept)]] = True
             pivots = kept
-            if getattr(method, "seen", None):
+            seen: Any = getattr(method, "seen", None)
+            if seen:
                 real = inputs["attention_mask"][row].bool().cpu()
-                pivots = method.seen[0][row].cpu()[real]
+                pivots = seen[0][row].cpu()[real]
             with torch.inference_mode():
                 normed = decoder.norm(hidden.to(model.device)).cpu()
             spaces = {HIDDEN: hidden, NORMED: normed, UNIT: torch.nn.functional.normalize(hidden.double(), dim=1)}
