@@ -154,8 +154,8 @@ def grain(found: Sequence[Point]) -> str:
     """A sentence on how much one answer weighs."""
     fewest = min(point.record["samples"]["scored"] for point in found)
     return (
-        f"With {fewest} questions one answer is worth about {100 / fewest:.1f} % of a score; differences of a few answers "
-        "mean little."
+        f"With {fewest} questions one answer is worth about {100 / fewest:.1f} % of a score; differences of a few "
+        "answers mean little."
     )
 
 
