@@ -14,9 +14,9 @@ How it selects:
 3. Visual pivots and claimed tokens go on, in reading order and with their original positions.
 
 When not to use it: where the vision tower and the first layers are what costs, since they still see every token; on
-short prompts, where choosing can take longer than it saves; where the cache of an image is to serve other questions
-too, since the text pivots come from the question; where no more than `keep` tokens may survive, unless with
-budget="exact" (as released, 128 leaves 132).
+short prompts, where choosing can take longer than it saves; where the pruned cache of an image is to serve other
+questions too, since the text pivots come from the question (pivots_text=0 does without them); where no more than `keep`
+tokens may survive, unless with budget="exact" (as released, 128 leaves 132).
 """
 
 from __future__ import annotations
