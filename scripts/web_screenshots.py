@@ -49,7 +49,9 @@ def main(folder: Path) -> int:
                 browser.ask()  # once more, when everything is warm
                 browser.ask()
                 browser.js("document.activeElement.blur()")
-                if name == "web_phone.png":
+                if name == "web_desktop.png":
+                    browser.js("document.querySelector('.reproduce').open = true")
+                else:
                     top = browser.js("return document.querySelector('#layers').getBoundingClientRect().top")
                     browser.size(width, PHONE_SCREENS * height)
                     browser.js("scrollTo(0, arguments[0])", top - 12)

@@ -17,7 +17,7 @@ from llava.report.overlay_boards import Board
 
 JPEG_QUALITY, LARGEST_SIDE = 88, 672  # of the pictures in the page
 SHADES = 99  # steps from the lowest to the highest score
-NOTE = "Point at a patch, or tap it."
+NOTE = "Point at a patch or tap it."
 Resize = Callable[[int, int], tuple[int, int]]
 
 
@@ -92,7 +92,7 @@ def caption(known: Fate | None, smaller: bool = False) -> str:
         else:
             merged = f" + {known.unplaced} merged" if known.unplaced else ""
             words = f'<b class="seen-now">{kept}</b>{merged} of {len(known.gone)} tokens'
-        words += f"<span>mean {known.mean:.0f} per layer</span>" if known.mean < len(known.gone) else ""
+        words += f"<span>mean {known.mean:.0f} per layer</span>"
     return f'<div class="seen">{words}</div><div class="token-note">{NOTE if known else ""}</div>'
 
 

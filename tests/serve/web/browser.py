@@ -12,7 +12,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-default-apps --hide-scrollbars --force-device-scale-factor=1"
 )
-DESKTOP, PHONE = (1400, 1000), (390, 844)
+DESKTOP, PHONE = (1400, 1015), (390, 844)
 PATIENCE = 60.0  # seconds
 
 
@@ -127,7 +127,8 @@ class Browser:
             """return [...document.querySelectorAll('#cards .card')].filter(c => c.offsetParent).map(c => ({
                  name: c.querySelector('.card-head').innerText.split('\\n').slice(0, -1).join(' '),
                  cells: c.querySelectorAll('rect').length,
-                 gone: c.querySelectorAll('rect.gone').length, caption: c.querySelector('.seen').innerText,
+                 gone: c.querySelectorAll('rect.gone').length,
+                 caption: c.querySelector('.seen').innerText.split(/\\s+/).join(' '),
                  answers: [...c.querySelectorAll('.chat .a')].map(a => a.innerText),
                  problem: c.querySelector('.problem')?.innerText ?? '',
                  numbers: c.querySelector('.numbers').innerText}))"""
