@@ -23,7 +23,7 @@ NOTES = (
     "`kept`: visual tokens in the last layer; methods that cut several times end below what was asked for.",
     "Shares: of the kept tokens, mean over the images; a method without a preference has 1/3 in every third and a mean "
     "position of 0.5. The interval is the 95 % confidence interval of the mean share of the last third.",
-    "Things and signs stand anywhere in these images, so what they show favours no third.",
+    "In the mini sets things and signs stand anywhere, so what the images show favours no third; photographs may.",
     "The paper says that FastV favours the end of the image, whose tokens are nearest to the text.",
 )
 
