@@ -22,6 +22,7 @@ PROGRAMS = [text for language, text in BLOCKS if language == "python"]
 IMAGES = sorted(set(re.findall(r"playground/\S+?\.jpg", README)))
 CONFIGS = {  # command -> where the dataclass of its options stands
     "llava.serve.cli": "llava.serve.cli:ChatConfig",
+    "llava.serve.vllm": "llava.serve.vllm.__main__:ServeConfig",
     "llava.eval": "llava.eval.__main__:RunConfig",
     "llava.eval score": "llava.eval.scoring:ScoreConfig",
     "llava.data": "llava.data.__main__:StatusConfig",
@@ -48,7 +49,8 @@ def test_command_exists(command):
     elif words[:2] == ["python", "-m"]:
         name = max((name for name in CONFIGS if command.startswith(f"python -m {name}")), key=len)
         module, _, config = CONFIGS[name].partition(":")
-        _, problems = check_words(words[3:], flags_of(getattr(importlib.import_module(module), config)))
+        own = words[3 : words.index("--")] if "--" in words else words[3:]  # what follows is another program's
+        _, problems = check_words(own, flags_of(getattr(importlib.import_module(module), config)))
         assert not problems
     else:
         assert words[:2] == ["pip", "install"]
