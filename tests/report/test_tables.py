@@ -187,8 +187,8 @@ def test_table_5_names_the_local_metric_and_takes_the_judges(tmp_path):
         }
         (folder / f"{name}-dart.judged.json").write_text(json.dumps(judged))
     code, rows, _, content = made(tmp_path, "5", "--model-path", "some/video")
-    assert rows["Video-LLaVA-7B", "video"][0][-3:-1] == ["33.00", "-"]
-    assert rows["Video-LLaVA-7B + DART", "video"][0][-3:-1] == ["40.00", "3.00"]
+    assert rows["video", "video"][0][-3:-1] == ["33.00", "-"]
+    assert rows["video + DART", "video"][0][-3:-1] == ["40.00", "3.00"]
     assert any("local_contains (the gold answer's words" in note for note in content["notes"])
     assert content["lines"][-1]["metrics"] == {} and content["questions"]["tgif_qa"] == 10
 

@@ -124,7 +124,7 @@ def beside(measured: Sequence[VideoLine]) -> list[VideoLine]:
     done: list[VideoLine] = []
     for line in paper_lines():
         mine = rest.pop(line.label, None)
-        done += [mine, replace(line, label="")] if mine else [line]
+        done += [replace(mine, label=mine.label.replace(MODEL, mine.source)), line] if mine else [line]
     return [*done, *rest.values()]
 
 
