@@ -1,34 +1,13 @@
-"""Bounds on the Hausdorff distance: the paper's counter-example, and what holds on random data."""
+"""Bounds on the Hausdorff distance: the paper's counter-example, and hand-made cases."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from llava.analysis import bounds
-
-SETTINGS = settings(max_examples=60, deadline=None)
-
-
-def drawn(seed, n=12, width=3, spread=1.0):
-    """n tokens of `width` dimensions whose lengths differ by up to e^spread, the first of them pivots, some kept."""
-    rng = np.random.default_rng(seed)
-    tokens = rng.normal(size=(n, width)) + rng.normal(size=width)  # a common direction, as in real hidden states
-    tokens *= np.exp(spread * rng.uniform(-1, 1, (n, 1))) / np.linalg.norm(tokens, axis=1, keepdims=True)
-    pivots = np.arange(n) < 2
-    kept = pivots | (rng.random(n) < 0.3)
-    kept[-1] = False
-    return torch.tensor(tokens), torch.tensor(kept), torch.tensor(pivots)
-
-
-def slow_distance(tokens, kept):
-    """The Hausdorff distance written out, with math alone."""
-    rows = tokens.tolist()
-    left = [row for row, there in zip(rows, kept.tolist(), strict=True) if there]
-    return max(min(math.dist(x, r) for r in left) for x in rows)
+from tests.analysis.token_sets import drawn
 
 
 def test_the_counter_example_of_one_dimension():
@@ -46,44 +25,12 @@ def test_the_counter_example_of_one_dimension():
     assert float(pair) == pytest.approx(math.sqrt(0.81 + 0.02 * 0.1))
 
 
-@SETTINGS
-@given(st.integers(0, 10**6), st.integers(1, 6), st.floats(0, 3))
-def test_the_general_bounds_hold_whatever_the_norms(seed, width, spread):
-    tokens, kept, pivots = drawn(seed, width=width, spread=spread)
-    found = bounds.measure(tokens, kept, pivots)
-    assert found.distance == pytest.approx(slow_distance(tokens, kept))
-    assert found.distance <= found.to_pivots * (1 + 1e-12)
-    for bound in (found.every, found.one, found.ranged):
-        assert found.holds(bound)
-    if found.applies:  # condition (4) of docs/theory.md
-        assert found.holds(found.paper_every)
-
-
-@SETTINGS
-@given(st.integers(0, 10**6), st.integers(1, 6))
-def test_the_papers_bound_holds_when_all_are_equally_long(seed, width):
-    tokens, kept, pivots = drawn(seed, width=width)
-    found = bounds.measure(torch.nn.functional.normalize(tokens), kept, pivots)
-    assert found.broken == 0 and found.applies and found.holds(found.paper_every) and found.holds(found.paper_one)
-    assert found.every == pytest.approx(found.paper_every, abs=1e-6)
-
-
 def test_the_papers_bound_fails_on_a_share_of_random_sets():
     found = [bounds.measure(*drawn(seed, width=1, spread=2.0)) for seed in range(200)]
     aligned = [one for one in found if one.eps_every > 0.99]
     assert aligned and all(one.paper_every < 1e-6 * one.largest and not one.holds(one.paper_every) for one in aligned)
     opposite = [one for one in found if one.eps_every <= 0.5]
     assert opposite and all(one.holds(one.paper_every) for one in opposite)
-
-
-@SETTINGS
-@given(st.floats(-1, 1), st.floats(0.1, 5), st.lists(st.floats(0.05, 5), min_size=1, max_size=6))
-def test_the_best_pivot_is_the_one_of_the_smallest_bound(eps, token, pivots):
-    pivots, tokens = torch.tensor(pivots, dtype=torch.double), torch.tensor([token], dtype=torch.double)
-    every = [math.sqrt(max(0.0, p * p - 2 * eps * p * token + token * token)) for p in pivots.tolist()]
-    chosen = int(bounds.best_pivot(pivots, tokens, eps))
-    assert every[chosen] == pytest.approx(min(every), abs=1e-7)
-    assert bounds.every_pivot_bound(pivots, tokens, eps) == pytest.approx(min(every), abs=1e-7)
 
 
 @pytest.mark.parametrize(
