@@ -50,13 +50,15 @@ class TestEmbedded:
     """Real pictures and questions; engine and model are made once."""
 
     @pytest.fixture(scope="class")
-    def ours(self):
+    @classmethod
+    def ours(cls):
         if not (EMBEDDED / "model.safetensors").is_file():
             pytest.skip("needs the embedded model")
         return llava.load(device="cpu", dtype="float32")
 
     @pytest.fixture(scope="class")
-    def asked(self):
+    @classmethod
+    def asked(cls):
         """Questions about mini pictures, one of them cropped: it is padded to a square, not cut."""
         file = MINI / "TextVQA_0.5.1_val.json"
         if not file.is_file():
@@ -68,12 +70,14 @@ class TestEmbedded:
         return [*found, (question, image.crop((0, 60, image.width, image.height - 80)))]
 
     @pytest.fixture(scope="class")
-    def llm(self):
+    @classmethod
+    def llm(cls):
         with engines.engine(EMBEDDED, **overrides("llava", "dart_features", keep=KEEP)) as llm:
             yield llm
 
     @pytest.fixture(scope="class")
-    def answers(self, ours, asked):
+    @classmethod
+    def answers(cls, ours, asked):
         """What the package's own path answers, one question at a time: ids of the short prompt's length, answer ids."""
         model, processor = ours
         found = []
