@@ -172,7 +172,8 @@ def test_the_page_shows_all_claims_and_their_sum(tmp_path, capsys):
     words = ["claims", "--results", str(tmp_path), "--output", str(tmp_path / "out"), "--update", str(readme)]
     assert command.main(words) == 0
     shown = readme.read_text()
-    assert shown.startswith("before\n<!-- claims -->\nJudged on") and "something else" not in shown and "holds when" not in shown
+    assert shown.startswith("before\n<!-- claims -->\nJudged on")
+    assert "something else" not in shown and "holds when" not in shown
     assert "| 3 | POPE drops" in shown and shown.endswith("<!-- end of claims -->\nafter\n")
     content = json.loads((tmp_path / "out" / "claims.json").read_text())
     assert [claim["number"] for claim in content["claims"]] == list(range(1, 18))
