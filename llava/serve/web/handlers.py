@@ -175,7 +175,7 @@ class Handlers:
         return self.demo.begin(Setting(question.strip(), choices, name or ""), image, image_name)
 
     def _begun(self, talk: Talk) -> Updates:
-        parts, updates = self.parts, {}
+        parts, updates = self.parts, Updates()
         for number, card in enumerate(parts.cards):
             updates[card.box] = gr.update(visible=number < len(talk.columns))
         for number, column in enumerate(talk.columns):
