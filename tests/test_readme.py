@@ -1,39 +1,20 @@
 """The README tells the truth: its commands parse, its files exist, its Python runs as printed."""
 
-import importlib
 import re
-import shlex
-from pathlib import Path
 
 import pytest
 
-from llava.analysis import __main__ as analysis
-from llava.bench import __main__ as bench
-from llava.commandline import check_words, flags_of
 from llava.model.checkpoints import EMBEDDED
 from llava.reduction import registry
+from tests.blocks import ROOT, blocks, command_problems, inline_commands
 from tests.model.llava_folder import write_checkpoint
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [line for language, text in BLOCKS if language == "bash" for line in text.splitlines()]
-PROGRAMS = [text for language, text in BLOCKS if language == "python"]
+BLOCKS = blocks(README)
+COMMANDS = [command for block in BLOCKS for command in block.commands]
+METHOD_FILES = [block.text for block in BLOCKS if block.language == "python" and "@register(" in block.text]
+PROGRAMS = [block.text for block in BLOCKS if block.language == "python" and block.text not in METHOD_FILES]
 IMAGES = sorted(set(re.findall(r"playground/\S+?\.jpg", README)))
-CONFIGS = {  # command -> where the dataclass of its options stands
-    "llava.serve.cli": "llava.serve.cli:ChatConfig",
-    "llava.serve.vllm": "llava.serve.vllm.__main__:ServeConfig",
-    "llava.eval": "llava.eval.__main__:RunConfig",
-    "llava.eval score": "llava.eval.scoring:ScoreConfig",
-    "llava.data": "llava.data.__main__:StatusConfig",
-    "llava.methods": "llava.methods:ListConfig",
-    "llava.report summary": "llava.report.__main__:Summary",
-    "llava.report support": "llava.report.__main__:Support",
-    "llava.report overlay": "llava.report.__main__:Overlay",
-    **{f"llava.analysis {name}": f"llava.analysis.{name}:{name.title()}" for name in analysis.COMMANDS},
-    **{f"llava.bench {name}": ":".join(target.split(":")[::2]) for name, target in bench.COMMANDS.items()},
-}
-INLINE = re.findall(r"`(python -m [^`]+)`", README)
 
 
 def test_the_two_commands_stand_at_the_top():
@@ -41,19 +22,9 @@ def test_the_two_commands_stand_at_the_top():
     assert README.index(COMMANDS[0]) < README.index("\n## ")
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *INLINE])
+@pytest.mark.parametrize("command", [*COMMANDS, *inline_commands(README)])
 def test_command_exists(command):
-    words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z]+=.*", word)]
-    if words[0] == "bash":
-        assert (ROOT / words[1]).is_file()
-    elif words[:2] == ["python", "-m"]:
-        name = max((name for name in CONFIGS if command.startswith(f"python -m {name}")), key=len)
-        module, _, config = CONFIGS[name].partition(":")
-        own = words[3 : words.index("--")] if "--" in words else words[3:]  # what follows is another program's
-        _, problems = check_words(own, flags_of(getattr(importlib.import_module(module), config)))
-        assert not problems
-    else:
-        assert words[:2] == ["pip", "install"]
+    assert not command_problems(command)
 
 
 def test_links_point_at_files():
@@ -78,9 +49,12 @@ def test_usage_runs_as_printed(monkeypatch, capsys):
     if missing or not (EMBEDDED / "model.safetensors").is_file():
         pytest.skip(f"needs the embedded model and the mini benchmarks (absent: {', '.join(missing) or EMBEDDED})")
     monkeypatch.chdir(ROOT)
-    exec(compile(PROGRAMS[0], "README.md", "exec"), {})
+    names = {}
+    exec(compile(PROGRAMS[0], "README.md", "exec"), names)
     answer, accounting = capsys.readouterr().out.strip().splitlines()
     assert answer and accounting.startswith("dart: visual tokens 576 -> 132")
+    for program in PROGRAMS[1:]:  # they go on with the names of the first
+        exec(compile(program, "README.md", "exec"), names)
 
 
 def test_a_method_of_your_own_runs(tmp_path, capsys, monkeypatch):
@@ -89,7 +63,7 @@ def test_a_method_of_your_own_runs(tmp_path, capsys, monkeypatch):
     from llava.serve import cli
 
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))  # forget it afterwards
-    (tmp_path / "evenly.py").write_text(PROGRAMS[1])
+    (tmp_path / "evenly.py").write_text(METHOD_FILES[0])
     Image.new("RGB", (30, 20), (200, 30, 30)).save(tmp_path / "image.png")
     folder = write_checkpoint(tmp_path / "llava")
     words = ["--model-path", folder, "--image-file", tmp_path / "image.png", "--method-file", tmp_path / "evenly.py"]
