@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the documentation into site/ (open site/index.html). Arguments go to mkdocs build. Needs no network once installed.
+# Builds the documentation into site/: open site/index.html, or with its search: python -m http.server -d site.
+# Arguments go to mkdocs build. Once installed it needs no network, nor do the pages.
 #   DOCS_ENV=PATH   the environment (default .venv-docs at the repository root; made if absent, 100 MB: it reads the
 #                   sources and needs neither torch nor this package installed)
 set -euo pipefail
@@ -17,4 +18,6 @@ PY
     "$python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -r "$environment/docs.txt"
     echo "$sum" >"$environment/.docs-installed"
 fi
-exec "$python" -m mkdocs build --strict --quiet --config-file scripts/docs/mkdocs.yml "$@"
+export NO_MKDOCS_2_WARNING=1    # an advertisement for MkDocs' successors
+"$python" -m mkdocs build --strict --quiet --config-file scripts/docs/mkdocs.yml "$@"
+printf 'docs: built, open site/index.html\n' >&2
