@@ -19,6 +19,7 @@ RAW = (".json", ".jsonl", ".csv")  # results: left out of the site by mkdocs.yml
 SECTIONS = {  # page -> heading of the README that becomes it; the rest is the first page
     "models.md": "Models and what works with what",
     "command_line.md": "Command line",
+    "web.md": "Web demo",
     "adding.md": "Adding to it",
 }
 ORIGINS = {"index.md": README, "data.md": DATA, **dict.fromkeys(SECTIONS, README)}

@@ -34,6 +34,8 @@ def test_navigation_names_pages_that_are_there():
     made = {"index.md", "data.md", "api/", *NAMES["SECTIONS"]}
     missing = [name for name in targets(CONFIG["nav"]) if name not in made and not (ROOT / "docs" / name).exists()]
     assert not missing
+    both = [name for name in made if (ROOT / "docs" / name).is_file()]
+    assert not both, "a section of the README is made into a page of this name: take it out of SECTIONS in hooks.py"
 
 
 def test_sections_of_the_readme_that_become_pages_are_there():
