@@ -124,14 +124,14 @@ def every_criterion(evidence: Evidence, numbers: Mapping[str, Any]) -> Verdict:
 
 def attention_pivots(evidence: Evidence, numbers: Mapping[str, Any]) -> Verdict:
     """Claim 10."""
-    rule = f"largest minus smallest is at most {numbers['points']} points; in part: they differ by less than 1"
+    rule = f"they differ by at most {numbers['points']} points, either way; in part: by less than 1"
     here, _ = _criteria(evidence)
     if not {"attention_max", "attention_min"} <= set(here.values):
         return untested("no results with pivots of largest and smallest attention; run `table 6 --run`", rule)
     highest, lowest = here.values["attention_max"], here.values["attention_min"]
     told = f"{highest:.1f} and {lowest:.1f}: {highest - lowest:+.2f} points ({here.over})"
-    difference = highest - lowest
-    return judged(difference <= numbers["points"] + ROUNDING, abs(difference) < 1, told, rule)
+    difference = abs(highest - lowest)
+    return judged(difference <= numbers["points"] + ROUNDING, difference < 1, told, rule)
 
 
 def worse_than_random(evidence: Evidence, numbers: Mapping[str, Any]) -> Verdict:
