@@ -25,7 +25,7 @@ from llava.eval.data import DataSet
 from llava.eval.runner import MethodRun, Settings, run_benchmark
 from llava.methodoptions import MethodOptions
 
-OF_A_START = ("timings", "started", "finished", "answers_file", "results_file")
+OF_A_START = ("timings", "reuse", "started", "finished", "answers_file", "results_file")
 
 
 def content(folder):
@@ -33,7 +33,8 @@ def content(folder):
     (report,) = folder.glob("*.json")
     record = {key: value for key, value in json.loads(report.read_text()).items() if key not in OF_A_START}
     record["samples"].pop("reused")
-    record["accounting"].pop("selection_seconds")
+    for spent in ("selection_seconds", "flops_computed", "reused"):  # a new process begins with nothing to share
+        record["accounting"].pop(spent, None)
     names = sorted(path.name for path in folder.iterdir())
     answers = [json.loads(line) for line in report.with_suffix(".jsonl").read_text().splitlines()]
     for row in answers:
