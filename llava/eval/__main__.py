@@ -20,7 +20,6 @@ import tyro
 from llava.commandline import BAD_INPUT, DONE, did_you_mean, run, say, warn
 from llava.errors import ConfigurationError, UnsupportedModel
 from llava.eval import benchmarks, scoring
-from llava.eval.batches import REUSE_MEGABYTES
 from llava.eval.processes import Processes
 from llava.methodoptions import EVERY, MethodOptions
 
@@ -57,8 +56,9 @@ class RunConfig:
     """Longest answer in tokens; default: what the benchmark prescribes."""
     fast: bool = False
     """Compile the layers after the cut and the decoding steps; pays on a GPU, seldom on a CPU."""
-    reuse: int = REUSE_MEGABYTES
-    """Megabytes kept of what questions about the same image share (features, keys and values); 0: nothing is shared."""
+    reuse: int = 0
+    """Megabytes kept of what questions about one image share (features, keys and values), e.g. 512: the same answers in
+    less time. 0: every question is computed in full, so that the times of methods compare."""
     dtype: str | None = None
     """float32, float16 or bfloat16; default: the checkpoint's on a GPU, float32 on the CPU."""
     device: str | None = None

@@ -13,8 +13,6 @@ from llava.eval.benchmarks.base import Embedded, Question
 WINDOW = 16
 """Batches whose questions are sorted together; answers wait no longer than that for their turn in the file."""
 CHARACTERS_PER_TOKEN = 4
-REUSE_MEGABYTES = 512
-"""What is kept of the images of neighbouring batches: enough for a few, as their questions follow each other."""
 
 
 def batches(questions: Sequence[Question], size: int, processor: Any) -> Iterator[list[int]]:

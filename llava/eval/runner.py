@@ -15,7 +15,7 @@ from llava.errors import BadInput, LlavaError, first_line
 from llava.eval import identity, results
 from llava.eval.answers import AnswersFile, set_aside
 from llava.eval.asking import Asker, LoadedModel
-from llava.eval.batches import REUSE_MEGABYTES, batches
+from llava.eval.batches import batches
 from llava.eval.benchmarks.base import Question
 from llava.eval.data import DataSet
 from llava.eval.part import WorkerAnswers
@@ -63,7 +63,7 @@ class Settings:
     batch_size: int | str = 8
     max_new_tokens: int | None = None
     fast: bool = False
-    reuse: int = REUSE_MEGABYTES
+    reuse: int = 0
     seed: int = 0
     limit: int | None = None
     restart: bool = False

@@ -69,7 +69,7 @@ def test_mistakes_in_lists_are_reported_before_anything_runs(workplace, capsys):
 
 
 def test_all_benchmarks_next_to_the_unpruned_run(workplace, checkpoint, capsys):
-    words = ["pope", "mme", "textvqa", "--model-path", str(checkpoint), "--compare", *SMALL_DART]
+    words = ["pope", "mme", "textvqa", "--model-path", str(checkpoint), "--compare", "--reuse", "64", *SMALL_DART]
     assert main(words) == 0
     screen = capsys.readouterr().out
     for words_shown in ("POPE (mini data, 18 questions)", "MME (mini", "TextVQA (mini", "3 of 4", "4 of 4", "FLOPs"):
