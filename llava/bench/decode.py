@@ -14,9 +14,10 @@ from llava.bench.breakeven import over_new_tokens
 from llava.bench.options import NONE, MethodChoice, ModelOptions, PromptOptions, Repeats, too_small
 from llava.bench.prefill import common_problems, counts, milliseconds, times, title
 from llava.bench.subject import Subject, build, environment
-from llava.bench.timing import TokenClock, Turns, now, ratios, spread
+from llava.bench.timing import TokenClock, Turns, ratios, spread
 from llava.bench.trials import OK, Measured, Trial, in_turns, try_each
-from llava.commandline import say, warn
+from llava.commandline import warn
+from llava.eval.generation import now
 from llava.eval.screen import DASH, number, table
 from llava.model.accounting import cache_bytes
 from llava.model.pruning import Pruning
@@ -55,19 +56,15 @@ def run(options: Decode) -> None:
     subject = build(options.model, options.prompt)
     where = environment(subject.model)
     measured = measure(subject, methods, options.new_tokens, options.times.repeats, options.times.warmup, warn)
-    say(f"{title(subject, where)}, {options.new_tokens} new tokens")
-    for line in lines(measured.rows):
-        say(line)
-    result = results.content(
+    results.publish(
         "decode",
         options,
         where,
         subject.facts,
-        measured.rows,
-        complete=measured.complete,
-        left_out=measured.left_out,
+        measured,
+        f"{title(subject, where)}, {options.new_tokens} new tokens",
+        lines(measured.rows),
     )
-    results.finish(result, options.times.output)
 
 
 def measure(

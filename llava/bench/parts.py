@@ -15,9 +15,10 @@ from llava.bench import results
 from llava.bench.options import NONE, MethodChoice, ModelOptions, PromptOptions, Repeats, too_small
 from llava.bench.prefill import common_problems, counts, times, title
 from llava.bench.subject import Subject, build, environment
-from llava.bench.timing import PartClock, TokenClock, Turns, now, ratios, spread
+from llava.bench.timing import PartClock, TokenClock, Turns, ratios, spread
 from llava.bench.trials import OK, Measured, Trial, in_turns, try_each
-from llava.commandline import say, warn
+from llava.commandline import warn
+from llava.eval.generation import now
 from llava.eval.screen import DASH, table
 from llava.model.pruning import Pruning
 from llava.reduction.base import Reduction
@@ -66,19 +67,8 @@ def run(options: Parts) -> None:
         options.times.warmup,
         warn,
     )
-    say(f"{title(subject, where)}; ms of one batch, medians; selection is part of language, other or vision")
-    for line in lines(measured.rows):
-        say(line)
-    result = results.content(
-        "parts",
-        options,
-        where,
-        subject.facts,
-        measured.rows,
-        complete=measured.complete,
-        left_out=measured.left_out,
-    )
-    results.finish(result, options.times.output)
+    heading = f"{title(subject, where)}; ms of one batch, medians; selection is part of language, other or vision"
+    results.publish("parts", options, where, subject.facts, measured, heading, lines(measured.rows))
 
 
 def measure(

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.bench.options import TOKENS
 from llava.methodoptions import MethodOptions
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class PipelineOptions:
     """Random weights of this size instead, asked random questions: small, llava-1.5-7b, llava-next-7b, ..."""
     layers: int | None = None
     """Build only so many decoder layers of the shape."""
-    tokens: int = 2880
+    tokens: int = TOKENS
     """Visual tokens of an image of a random model (the nearest number that the shape can make is used)."""
     questions: int = 18
     """Questions an image, for a random model."""

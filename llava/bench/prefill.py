@@ -14,7 +14,7 @@ from llava.bench.options import NONE, TOKENS, MethodChoice, ModelOptions, Prompt
 from llava.bench.subject import Subject, build, environment
 from llava.bench.timing import PartClock, Turns, ratios, spread
 from llava.bench.trials import OK, Measured, Trial, in_turns, try_each
-from llava.commandline import say, warn
+from llava.commandline import warn
 from llava.eval.screen import DASH, number, table
 from llava.model.pruning import Pruning
 from llava.model.report import Report
@@ -55,19 +55,7 @@ def run(options: Prefill) -> None:
     subject = build(options.model, options.prompt)
     where = environment(subject.model)
     measured = measure(subject, methods, options.times.repeats, options.times.warmup, warn)
-    say(title(subject, where))
-    for line in lines(measured.rows):
-        say(line)
-    result = results.content(
-        "prefill",
-        options,
-        where,
-        subject.facts,
-        measured.rows,
-        complete=measured.complete,
-        left_out=measured.left_out,
-    )
-    results.finish(result, options.times.output)
+    results.publish("prefill", options, where, subject.facts, measured, title(subject, where), lines(measured.rows))
 
 
 @torch.no_grad()

@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llava.commandline import say
 from llava.errors import BadData
 from llava.eval import results
+
+if TYPE_CHECKING:
+    from llava.bench.trials import Measured  # brings torch along
 
 FORMAT = 1
 """Raised when a field changes its meaning."""
@@ -72,6 +75,31 @@ def finish(result: Mapping[str, Any], output: Path | None) -> None:
     if not result["complete"]:
         kept = f"What was measured is in {output}, marked as incomplete." if output else "Nothing is kept: no --output."
         raise KeyboardInterrupt(f"Interrupted. {kept}")
+
+
+def publish(
+    bench: str,
+    options: Any,
+    environment: Mapping[str, Any],
+    subject: Mapping[str, Any],
+    measured: Measured,
+    heading: str,
+    lines: Sequence[str],
+) -> None:
+    """Show what a command measured, then write it; the output path is that of `options.times`.
+
+    Args:
+        heading, lines: what the screen shows.
+        others: as for `content`.
+
+    Raises:
+        KeyboardInterrupt: as `finish` does.
+    """
+    for line in (heading, *lines):
+        say(line)
+    left_out, complete = measured.left_out, measured.complete
+    result = content(bench, options, environment, subject, measured.rows, complete=complete, left_out=left_out)
+    finish(result, options.times.output)
 
 
 def read(path: Path, bench: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria
 
+from llava.eval.generation import now
 from llava.model.families.base import Family
 from llava.model.stopwatch import Stopwatch
 from llava.model.wrapping import Wrappers
@@ -45,18 +45,6 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 def ratios(baseline: Sequence[float], other: Sequence[float]) -> Spread:
     """Speed-up of `other` over `baseline`, repeat by repeat of the same round."""
     return Spread.of([b / o for b, o in zip(baseline, other, strict=True)])
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished what it was given; a CPU always has."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def now(device: torch.device) -> float:
-    """Return the time in seconds once the device has finished what it was given."""
-    synchronize(device)
-    return time.perf_counter()
 
 
 @dataclass
@@ -116,20 +104,6 @@ def take_turns(
                 del values[whole:]
         turns.complete = False
     return turns
-
-
-def interleaved(
-    runs: Mapping[str, Callable[[], Any]],
-    device: torch.device,
-    repeats: int,
-    warmup: int,
-    tick: Callable[[], Any] = lambda: None,
-) -> dict[str, list[float]]:
-    """Return the seconds alone of `take_turns`; Ctrl-C is passed on."""
-    turns = take_turns(runs, device, repeats, warmup, tick)
-    if not turns.complete:
-        raise KeyboardInterrupt
-    return turns.seconds
 
 
 class TokenClock(StoppingCriteria):

@@ -28,13 +28,14 @@ from llava.bench.options import (
 )
 from llava.bench.prefill import times
 from llava.bench.subject import environment, load, model_name
-from llava.bench.timing import now, ratios, spread
+from llava.bench.timing import ratios, spread
 from llava.bench.trials import told_when_too_large, try_each
 from llava.commandline import say, warn
 from llava.errors import LlavaError
 from llava.eval import accounting
 from llava.eval.benchmarks.base import Question, Row
 from llava.eval.data import DataSet
+from llava.eval.generation import now
 from llava.eval.screen import DASH, number, table
 from llava.model.pruning import Pruning
 from llava.reduction.base import Reduction
