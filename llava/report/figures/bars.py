@@ -178,8 +178,7 @@ class PivotSource(FromResults):
         names = [name for name in map(target.benchmark, self.benchmarks) if name in titles]
         series = tuple(self.sources)
         if len(names) > 1:
-            for one in series:
-                values["mean", one] = float(np.mean([values.get((name, one), np.nan) for name in names]))
+            values |= {("mean", one): mean for one, mean in means(found, series)[1].items()}
             titles["mean"] = "mean"
         figure, axis = pyplot.subplots(figsize=(style.WIDTH, 3.7))
         shown = [*names, *(["mean"] if "mean" in titles else [])]
@@ -223,19 +222,23 @@ def grouped(axis: Any, names: Sequence[str], series: Sequence[str], values: Mapp
     axis.set_ylabel("score, % of unpruned")
 
 
-def verdict(found: Sequence[Point], series: Sequence[str]) -> list[str]:
-    """One sentence with the mean of every series over the benchmarks that all of them have."""
+def means(found: Sequence[Point], series: Sequence[str]) -> tuple[int, dict[str, float]]:
+    """Return over how many benchmarks all series can be averaged, and series -> mean; nothing without a benchmark."""
     by_name: dict[str, dict[str, float]] = {}
     for point in found:
         by_name.setdefault(point.benchmark, {})[point.series] = point.relative
     whole = [
         scores for scores in by_name.values() if set(series) <= set(scores) and not np.isnan([*scores.values()]).any()
     ]
-    if not whole:
-        return []
-    means = {one: float(np.mean([scores[one] for scores in whole])) for one in series}
-    told = ", ".join(f"{style.method_name(one)} {means[one]:.1f} %" for one in sorted(series, key=lambda s: -means[s]))
-    return [f"Mean over {len(whole)} benchmark{'s' * (len(whole) > 1)}: {told} of the unpruned score."]
+    return len(whole), {one: float(np.mean([scores[one] for scores in whole])) for one in series if whole}
+
+
+def verdict(found: Sequence[Point], series: Sequence[str]) -> list[str]:
+    """One sentence with the mean of every series over the benchmarks that all of them have."""
+    number, found_means = means(found, series)
+    ranked = sorted(found_means.items(), key=lambda item: -item[1])
+    told = ", ".join(f"{style.method_name(one)} {value:.1f} %" for one, value in ranked)
+    return [f"Mean over {number} benchmark{'s' * (number > 1)}: {told} of the unpruned score."] if number else []
 
 
 def legend(figure: Any, axis: Any) -> None:

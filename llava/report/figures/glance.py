@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llava.report.store import Store
 
 GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "duplication or diversity": (style.VERMILION, "o", ("dart", "divprune")),
+    "duplication or diversity": (style.VERMILION, "o", ("dart", "dart_features", "divprune")),
     "attention inside the language model": (style.BLUE, "s", ("fastv", "sparsevlm", "pyramiddrop", "mustdrop")),
     "attention of the vision tower": (
         style.GREEN,
