@@ -79,6 +79,7 @@ def serving(config: Serving) -> None:
     import transformers
 
     prompt = _prompt(transformers.AutoTokenizer.from_pretrained(folder), kind)
+    environment = _environment()  # before the engines load the machine
     runs: dict[str, Callable[[], Any]] = {}
     for label, overrides in settings.items():
         warn(f"Starting vLLM for {label} ...")
@@ -89,7 +90,7 @@ def serving(config: Serving) -> None:
     for line in _table(rows):
         say(line)
     subject = {"model": folder.name, "prompt": QUESTION}
-    content = results.content("serving", config, _environment(), subject, rows, complete=turns.complete)
+    content = results.content("serving", config, environment, subject, rows, complete=turns.complete)
     results.finish(content, config.output)
 
 
@@ -208,5 +209,6 @@ def _environment() -> dict[str, Any]:
         "versions": {**found["versions"], "vllm": vllm.__version__},
         "device": place,
         "cpu_count": os.cpu_count(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

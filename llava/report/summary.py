@@ -9,14 +9,19 @@ from llava.errors import BadInput
 from llava.eval.screen import DASH, number
 from llava.report.records import Record, check_alike
 
+NONE = "none"
 
-def table(records: Sequence[Record], times: bool = True) -> tuple[list[str], list[list[str]]]:
+
+def table(
+    records: Sequence[Record], times: bool = True, against: str | None = None
+) -> tuple[list[str], list[list[str]]]:
     """Return header and rows; the unpruned run comes first, then budgets from large to small, best method first.
 
     `asked` is the budget or preset as it was typed; what was kept is the mean over the benchmarks. `relative` is the
     mean over the benchmarks of the score relative to the unpruned one (the average of the paper's Table 1). Times are
     ratios of the medians of seconds per question, of runs one after the other on one machine; `times=False` leaves them
-    out, for runs that shared a machine.
+    out, for runs that shared a machine. `against` names a method: every other one shows beside its scores by how much
+    they differ from that method's at the same budget, in the score's own unit.
 
     Raises:
         ConfigurationError: the runs do not belong into one table.
@@ -32,8 +37,12 @@ def table(records: Sequence[Record], times: bool = True) -> tuple[list[str], lis
     for label in labels:
         mine = {name: runs[label, name] for name in benchmarks if (label, name) in runs}
         counts = _means([run["accounting"] for run in mine.values()])
-        pairs = [(run, runs.get(("none", name))) for name, run in mine.items()]
+        pairs = [(run, runs.get((NONE, name))) for name, run in mine.items()]
         asked, relative = _asked(label, counts), _relative(pairs)
+        rival = f"{against}-{asked:.0f}" if against and label != NONE else ""
+        theirs = {name: runs[rival, name] for name in mine if (rival, name) in runs and rival != label}
+        their_pairs = [(run, runs.get((NONE, name))) for name, run in theirs.items()]
+        their_relative = _relative(their_pairs) if len(theirs) == len(mine) else None
         row = [
             next(iter(mine.values()))["method"]["name"],
             number(asked, 0),
@@ -41,12 +50,12 @@ def table(records: Sequence[Record], times: bool = True) -> tuple[list[str], lis
             number(counts["mean_over_layers"], 1),
             _percent(counts["cache_bytes"], counts["cache_bytes_unpruned"]),
             _percent(counts["flops_exact"], counts["flops_exact_unpruned"]),
-            *(number(mine[name]["headline"]["value"]) if name in mine else DASH for name in benchmarks),
-            DASH if relative is None else f"{100 * relative:.1f} %",
+            *(_score(mine.get(name), theirs.get(name)) for name in benchmarks),
+            DASH if relative is None else f"{100 * relative:.1f} %{_difference(relative, their_relative, 100, 1)}",
             _speed(pairs),
         ]
         row = row if times else row[:-1]
-        ranked.append(((label != "none", -asked, -(relative or 0), label), row))
+        ranked.append(((label != NONE, -asked, -(relative or 0), label), row))
     return header if times else header[:-1], [row for _, row in sorted(ranked)]
 
 
@@ -91,6 +100,18 @@ def _asked(label: str, counts: Mapping[str, float | None]) -> float:
     """The budget in the label of a run (`dart-128`), or the one its method was given by default."""
     typed = label.rpartition("-")[2]
     return int(typed) if typed.isdigit() else counts["asked"] or 0
+
+
+def _score(run: Record | None, other: Record | None) -> str:
+    """A score and, if there is a run to compare it with, the difference."""
+    if run is None:
+        return DASH
+    value = run["headline"]["value"]
+    return number(value) + _difference(value, other["headline"]["value"] if other else None)
+
+
+def _difference(value: float | None, other: float | None, scale: float = 1, digits: int = 2) -> str:
+    return "" if value is None or other is None else f" ({scale * (value - other):+.{digits}f})"
 
 
 def _percent(part: float | None, whole: float | None) -> str:
