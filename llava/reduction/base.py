@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from llava.errors import ConfigurationError
+from llava.reduction import budgets
 from llava.reduction.attention import AttentionRows, RecordedRows
 from llava.reduction.calibration import Calibration
 from llava.reduction.checks import option, value_problems
@@ -267,7 +268,7 @@ class InLLM(LLMStage):
         return (self.layer,)
 
     def asked(self, n_visual: int) -> int:
-        return min(n_visual, int(n_visual * self.keep) if isinstance(self.keep, float) else self.keep)
+        return int(self.target(n_visual))
 
     def n_kept(self, n_visual: int) -> int | None:
         return self.asked(n_visual)
@@ -275,6 +276,19 @@ class InLLM(LLMStage):
     def budget_of(self, n_images: int) -> int | float:
         """`keep` for a problem that spans `n_images` images: counts add up, fractions stay."""
         return self.keep if isinstance(self.keep, float) else self.keep * n_images
+
+    def target(self, n_visual: int, n_images: int = 1) -> float:
+        """`keep` as a number of tokens, for a problem of `n_visual` tokens in `n_images` images."""
+        keep = self.budget_of(n_images)
+        return n_visual * keep if isinstance(keep, float) else min(n_visual, keep)
+
+    def count_for_mean(self, n_visual: int, n_images: int = 1) -> int:
+        """Survivors of the cut if `keep` is to be the mean over all layers.
+
+        Raises:
+            ConfigurationError: see `budgets.count_after_one_cut`.
+        """
+        return budgets.count_after_one_cut(self.target(n_visual, n_images), n_visual, self.layer, self.n_layers)
 
 
 def last_query(groups: Groups) -> tuple[Tensor, Tensor]:

@@ -153,9 +153,7 @@ class DART(InLLM):
         _refuse_pivots(n_visual, self.pivots_visual, text_used)
         keep, budget = self.budget_of(n_images), self.budget
         if budget == budgets.MEAN:
-            target = n_visual * keep if isinstance(keep, float) else min(n_visual, keep)
-            keep = budgets.count_after_one_cut(target, n_visual, self.layer, self.n_layers)
-            budget = released.EXACT
+            keep, budget = self.count_for_mean(n_visual, n_images), released.EXACT
         return released.quotas(n_visual, keep, self.pivots_visual, self.pivots_text, text_used, budget)
 
     def _precise(self, vectors: Tensor) -> Tensor:

@@ -77,10 +77,8 @@ class FastV(InLLM):
         return state.attention.head_mean()[:, 0]
 
     def _asked(self, n_visual: int, n_images: int) -> int:
-        keep = self.budget_of(n_images)
-        if isinstance(keep, float):
-            keep = round(n_visual * keep) if self.rounding == ROUND else int(n_visual * keep)
-        return min(n_visual, keep)
+        target = self.target(n_visual, n_images)
+        return round(target) if self.rounding == ROUND else int(target)
 
     def _count(self, n_visual: int, n_images: int) -> int:
         asked = self._asked(n_visual, n_images)

@@ -28,11 +28,10 @@ import torch
 from torch import Tensor
 
 from llava.errors import ConfigurationError
-from llava.reduction.base import RENUMBERED
+from llava.reduction.blockmerge import BlockMerging, exact_schedule, limited
 from llava.reduction.checks import option, private
-from llava.reduction.image import ONE_TILE, Encoder, ImageState, Kept, TowerInfo, TowerLayer
+from llava.reduction.image import ONE_TILE, ImageState, Kept, TowerInfo, TowerLayer
 from llava.reduction.registry import register
-from llava.reduction.tome import exact_schedule, limited
 
 OFFICIAL, CLEAN = "official", "clean"
 NORM_EPS = 1e-12
@@ -56,13 +55,11 @@ class Compression:
 
 @register("ficoco_v")
 @dataclass(frozen=True)
-class FiCoCoV(Encoder):
+class FiCoCoV(BlockMerging):
     """Filter, correlate and compress in the upper half of the vision tower, one tile at a time.
 
     Args:
-        keep: visual tokens left per image, shared evenly by its tiles; or a fraction in (0, 1] of each tile's tokens.
-            The number removed per block follows from it, as even as possible.
-        positions: only "renumbered": merged tokens stand nowhere special.
+        keep, positions: see `BlockMerging`.
         r: tokens removed per block instead of `keep`; the release has 42, which leaves 114 of 576 in a tower of 24.
         control_encoding_layer: blocks above it compress; None: the upper half of the tower (11 of 24 as released), and
             more blocks if `keep` cannot be reached by halving there.
@@ -79,7 +76,6 @@ class FiCoCoV(Encoder):
         UnsupportedModel: the tower has no [CLS] token (on use).
     """
 
-    r: int | None = option(None, low=0)
     control_encoding_layer: int | None = option(None, low=-1)
     beta: float = option(0.35, low=0)
     window: int = option(2, low=1)
@@ -89,29 +85,19 @@ class FiCoCoV(Encoder):
     shared: ScoreBuffer | None = private(None)
 
     paper: ClassVar[str] = "arXiv:2411.17686"
-    depends_on_question: ClassVar[bool] = False
     needs_cls: ClassVar[bool] = True
     alone: ClassVar[str] = ONE_TILE
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "released": {"r": 42},
-        **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
-        "320": {"keep": 1 / 9},  # LLaVA-NeXT: 64 of each tile's 576, hence 320 for five tiles
+        **BlockMerging.presets,
     }
 
     def problems(self) -> list[str]:
-        problems = []
-        if self.positions != RENUMBERED:
-            problems.append("positions='original' is not possible: merged tokens stand nowhere. Use 'renumbered'.")
+        problems = super().problems()
         for name in ("beta", "quantile"):
             if getattr(self, name) > 1:
                 problems.append(f"{name}={getattr(self, name)!r} is too large: it lies in [0, 1].")
         return problems
-
-    def n_kept(self, n_visual: int, n_tiles: int = 1) -> int | None:
-        if self.r is not None or (n_tiles > 1 and isinstance(self.keep, float)):
-            return None
-        asked = self.asked(n_visual)
-        return asked if asked == n_visual else max(1, asked // n_tiles) * n_tiles
 
     def encoder_layers(self, tower: TowerInfo) -> tuple[int, ...]:
         return tuple(self._removals(tower))
@@ -153,7 +139,7 @@ class FiCoCoV(Encoder):
         if self.r is not None:
             schedule = limited([self.r] * max(tower.feature_layer + 1 - first, 0), n, 0)
         else:
-            keep = max(1, int(n * self.keep) if isinstance(self.keep, float) else self.keep // tower.tiles_per_image)
+            keep = self.kept_per_tile(tower)
             schedule = exact_schedule(tower.feature_layer + 1 - first, n, max(n - keep, 0), 0)
             while schedule is None and start is None and first > 0:
                 first -= 1

@@ -69,17 +69,14 @@ class Random(InLLM):
         return to_device(kept, state.hidden.device, torch.bool)
 
     def _count(self, n_visual: int, n_images: int) -> int:
-        keep = self.budget_of(n_images)
         if self.count == budgets.MEAN:
-            target = n_visual * keep if isinstance(keep, float) else min(n_visual, keep)
-            return budgets.count_after_one_cut(target, n_visual, self.layer, self.n_layers)
+            return self.count_for_mean(n_visual, n_images)
         if self.count == DART_COUNT:
-            pivots = min(DART_PIVOTS, n_visual)
+            keep, pivots = self.budget_of(n_images), min(DART_PIVOTS, n_visual)
             quotas = released.quotas(n_visual, keep, pivots, DART_PIVOTS, DART_PIVOTS, released.RELEASED)
             return released.count(n_visual, pivots, quotas)
-        if isinstance(keep, float):
-            keep = round(n_visual * keep) if self.count == ROUND else int(n_visual * keep)
-        return min(n_visual, keep)
+        target = self.target(n_visual, n_images)
+        return round(target) if self.count == ROUND else int(target)
 
 
 def random_select(n_visual: int, n_keep: int, start: int, generator: torch.Generator) -> Tensor:

@@ -150,9 +150,6 @@ class SparseVLM(Schedule):
             counts.append(now)
         return counts
 
-    def asked(self, n_visual: int) -> int:
-        return int(self.target(n_visual)) if self.keep is not None else self.counts(n_visual)[-1]
-
     def n_kept(self, n_visual: int) -> int | None:
         return None if self.mode == V10 else super().n_kept(n_visual)
 

@@ -18,17 +18,16 @@ each block removes at most half.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from llava.errors import ConfigurationError
-from llava.reduction.base import RENUMBERED
+from llava.reduction.blockmerge import BlockMerging, exact_schedule, limited
 from llava.reduction.checks import option
-from llava.reduction.image import ONE_IMAGE, Encoder, ImageState, Kept, TowerInfo, TowerLayer
+from llava.reduction.image import ONE_IMAGE, ImageState, Kept, TowerInfo, TowerLayer
 from llava.reduction.registry import register
 
 OFFICIAL, SPATIAL = "official", "spatial"
@@ -57,13 +56,11 @@ class Merging:
 
 @register("tome")
 @dataclass(frozen=True)
-class ToMe(Encoder):
+class ToMe(BlockMerging):
     """Merge pairs of tokens with similar keys in every block of the vision tower that counts for the language model.
 
     Args:
-        keep: visual tokens left per image, shared evenly by its tiles; or a fraction in (0, 1] of each tile's tokens.
-            The number removed per block follows from it, as even as possible.
-        positions: only "renumbered": merged tokens stand nowhere special.
+        keep, positions: see `BlockMerging`.
         r: tokens removed per block, instead of `keep`; limited to half of the tokens.
         inflect: how r changes from block to block, in [-1, 1]: 0 constant; -1 falling from 2 r to 0; 1 rising.
         prop_attn: whether attention weighs every token by the patches it stands for. Needs the sdpa or eager kernel.
@@ -75,22 +72,14 @@ class ToMe(Encoder):
         UnsupportedModel: the tower is no plain vision transformer (on use).
     """
 
-    r: int | None = option(None, low=0)
     inflect: float = option(0.0, low=-1)
     prop_attn: bool = True
     order: str = option(OFFICIAL, choices=(OFFICIAL, SPATIAL))
 
     paper: ClassVar[str] = "arXiv:2210.09461"
-    depends_on_question: ClassVar[bool] = False
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        **{str(keep): {"keep": keep} for keep in (192, 128, 64)},
-        "320": {"keep": 1 / 9},  # LLaVA-NeXT: 64 of each tile's 576, hence 320 for five tiles
-    }
 
     def problems(self) -> list[str]:
-        problems = []
-        if self.positions != RENUMBERED:
-            problems.append("positions='original' is not possible: merged tokens stand nowhere. Use 'renumbered'.")
+        problems = super().problems()
         if self.inflect > 1:
             problems.append(f"inflect={self.inflect!r} is too large: it lies in [-1, 1].")
         return problems
@@ -99,12 +88,6 @@ class ToMe(Encoder):
     def alone(self) -> str:  # type: ignore[override]  # it depends on the budget
         """A count is shared by the tiles of one image, so images are encoded one at a time."""
         return "" if self.r is not None or isinstance(self.keep, float) else ONE_IMAGE
-
-    def n_kept(self, n_visual: int, n_tiles: int = 1) -> int | None:
-        if self.r is not None or (n_tiles > 1 and isinstance(self.keep, float)):
-            return None
-        asked = self.asked(n_visual)
-        return asked if asked == n_visual else max(1, asked // n_tiles) * n_tiles
 
     def encoder_layers(self, tower: TowerInfo) -> tuple[int, ...]:
         return tuple(range(tower.feature_layer + 1))
@@ -115,8 +98,7 @@ class ToMe(Encoder):
         if self.r is not None:
             removals = limited(parse_schedule(blocks, (self.r, float(self.inflect))), length, int(tower.has_cls))
         else:
-            keep = max(1, int(n * self.keep) if isinstance(self.keep, float) else self.keep // tower.tiles_per_image)
-            removals = reach(keep, n, blocks, int(tower.has_cls))
+            removals = reach(self.kept_per_tile(tower), n, blocks, int(tower.has_cls))
         numbers = torch.arange(-int(tower.has_cls), n, device=tower.device).expand(tower.n_tiles, -1)
         return Merging(dict(enumerate(removals)), tower.has_cls, n, numbers[..., None].float(), numbers)
 
@@ -158,36 +140,6 @@ def parse_schedule(n_layers: int, r: int | list[int] | tuple[int, float]) -> lis
     low = int(mean * (1 - inflect))
     step = (2 * mean - 2 * low) / (n_layers - 1) if n_layers > 1 else 0.0
     return [int(low + step * layer) for layer in range(n_layers)]
-
-
-def limited(schedule: Sequence[int], length: int, protected: int = 1) -> list[int]:
-    """What is really removed: at most half of the unprotected tokens of each layer.
-
-    Args:
-        schedule: tokens to remove per layer.
-        length: tokens at the start, protected ones included.
-    """
-    removed = []
-    for r in schedule:
-        removed.append(max(min(r, (length - protected) // 2), 0))
-        length -= removed[-1]
-    return removed
-
-
-def exact_schedule(n_layers: int, length: int, remove: int, protected: int = 1) -> list[int] | None:
-    """The most even schedule that removes exactly `remove` tokens within the limits, larger numbers first.
-
-    Returns:
-        L numbers, or None if even halving in every layer does not remove so many.
-    """
-    if n_layers < 1:
-        return None if remove else []
-    for level in range(remove // n_layers, length + 1):
-        schedule = limited([level] * n_layers, length, protected)
-        surplus = sum(schedule) - remove
-        if surplus >= 0:
-            return [r - (layer >= n_layers - surplus) for layer, r in enumerate(schedule)]
-    return None
 
 
 def reach(keep: int, n: int, n_layers: int, protected: int = 1) -> list[int]:

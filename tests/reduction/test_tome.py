@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from llava.reduction.tome import exact_schedule, limited, match_and_merge, parse_schedule
+from llava.reduction.blockmerge import exact_schedule, limited
+from llava.reduction.tome import match_and_merge, parse_schedule
 from tests.reduction import recorded
 from tests.reduction.slow_vision import tome
 
