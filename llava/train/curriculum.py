@@ -31,7 +31,6 @@ STAGES = [
 WIDE_WINDOW = Difficulty(12, 5, (13, 24), sign=0.5, characters=4, font_sizes=(30, 42), questions=9)
 WIDE_FULL = Difficulty(FULL, 7, (17.0, 40.0), sign=0.5, characters=4, font_sizes=(38, 56), questions=10)
 WIDE = [
-    # Letters come last of all by themselves; exercises without pictures teach which letter belongs to an option.
     Stage("wide-letters", 200, 32, WIDE_WINDOW, lr=1.5e-3, tokens=80, longest=40, wide=True, long=0.5, drills=0.75),
     Stage(
         "wide-12",
@@ -47,8 +46,24 @@ WIDE = [
         drills=0.2,
         clips=0.14,
     ),
-    # Finding an option comes suddenly, after many steps rather than many examples: small batches.
-    Stage("wide-lookup", 1000, 8, WIDE_WINDOW, lr=2e-3, tokens=80, longest=40, wide=True, long=0.8, drills=0.85),
+    # Which letter stands before an option: without images, with the head that looks for it guided.
+    Stage("wide-lookup", 900, 4, WIDE_WINDOW, lr=2e-3, wide=True, drills=1.0, longest_drill=110, dense=0.0, guide=1.0),
+    Stage(
+        "wide-choice",
+        400,
+        32,
+        WIDE_WINDOW,
+        lr=1.2e-3,
+        tokens=80,
+        longest=40,
+        jpeg=0.3,
+        wide=True,
+        long=0.5,
+        drills=0.08,
+        longest_drill=110,
+        clips=0.14,
+        guide=0.5,
+    ),
     Stage(
         "wide-24",
         180,
@@ -61,8 +76,9 @@ WIDE = [
         short=0.7,
         jpeg=0.6,
         wide=True,
-        long=0.4,
+        long=0.45,
         clips=0.14,
+        guide=0.3,
     ),
 ]
 CURRICULA = {"first": STAGES, "wide": WIDE}

@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset
 
 from .drills import sample_drills
 from .examples import Difficulty, sample_example
+from .guidance import option_spans
 from .nano import DENSE_CLASSES, IMAGE_SIZE, PATCH
 from .questions import NO_OCR, SHORT, pick
 from .scenes import draw_scene, patch_labels
@@ -49,6 +50,7 @@ class Stage:
         drills: share of batches with text-only exercises.
         longest_drill: `longest` of them.
         turns: whether questions bring their further turns along.
+        guide: weight of the loss that shows a head which option to look at (guidance.py).
         clips: share of batches with questions about short videos, shown as a grid of frames on the whole canvas.
     """
 
@@ -73,6 +75,7 @@ class Stage:
     longest_drill: int = 64
     clips: float = 0.0
     turns: bool = True
+    guide: float = 0.0
 
 
 def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -84,11 +87,15 @@ def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class Block:
-    """A question and its answer as token ids; `target` is the next id where it is to be learned, else -100."""
+    """A question and its answer as token ids; `target` is the next id where it is to be learned, else -100.
+
+    `looks`: for each answer that is an option's letter, the token that predicts it and where the option's words are.
+    """
 
     kind: str
     ids: list[int]
     target: list[int]
+    looks: tuple[tuple[int, int, int], ...] = ()
 
 
 class Prompt:
@@ -217,12 +224,16 @@ class SceneBatches(IterableDataset):
             text = f"{q.text}{ending} ASSISTANT:"
             question = prompt.ids(f"USER: {text}") if chat and blocks else prompt.ids(f"\n{text}")
             answer = prompt.ids(q.answer) + [prompt.eos]
+            options = option_spans(f"\n{q.text}", lambda beginning: len(prompt.ids(beginning)))
+            looks = [(len(question) - 1, *options[q.answer])] if q.answer in options and not chat else []
             ids, target = question + answer, [-100] * (len(question) - 1) + answer
             for further, said in q.follow if stage.turns else ():
                 turn, answer = prompt.ids(f"USER: {further} ASSISTANT:"), [*prompt.ids(said), prompt.eos]
                 ids, target = ids + turn + answer, target + [-100] * len(turn) + answer
+                if said in options and not chat:
+                    looks.append((len(ids) - len(answer) - 1, *options[said]))
             if len(ids) <= longest:
-                blocks.append(Block(q.kind, ids, [*target, -100]))
+                blocks.append(Block(q.kind, ids, [*target, -100], tuple(looks)))
         if chat and blocks:
             joined = sum((b.ids for b in blocks), []), sum((b.target for b in blocks), [])
             blocks = [Block("chat", *joined)]
@@ -238,6 +249,12 @@ class SceneBatches(IterableDataset):
             for column, block in enumerate(blocks):
                 ids[row, column, : len(block.ids)] = torch.tensor(block.ids)
                 target[row, column, : len(block.ids)] = torch.tensor(block.target)
+        looks = [
+            (row, column, *look)
+            for row, blocks in enumerate(images)
+            for column, block in enumerate(blocks)
+            for look in block.looks
+        ]
         first = len(self.prompt.prefix) + (IMAGE_SIZE // PATCH) ** 2
         shown, position = self.prompt.shown_prefix(self.stage.full_prompt)
         return {
@@ -247,5 +264,6 @@ class SceneBatches(IterableDataset):
             "prefix": torch.tensor(shown),
             "prefix_position": torch.tensor(position),
             "prefix_full": torch.tensor(len(self.prompt.prefix)),
+            "looks": torch.tensor(looks, dtype=torch.long).reshape(-1, 5),
             "kinds": [[b.kind for b in blocks] for blocks in images],
         }

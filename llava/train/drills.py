@@ -11,8 +11,10 @@ from .chinese import LETTER_CN, translate
 from .letters import CORNERS, LETTER, LETTERS, lines
 from .questions import Question, pick, random_code
 from .scenes import COLOR_NAMES, SHAPES, Scene, Window, sample_scene
+from .tokenizer import EXTRA_WORDS
 
 KIND = "drill"
+WORDS = tuple(EXTRA_WORDS.split())
 BARE = 0.7  # share without the closing sentence: half as long, the same lesson
 
 
@@ -38,9 +40,11 @@ def lookup(scene: Scene, rng: np.random.Generator) -> list[Question]:
     chinese = rng.random() < 0.3
     roll, number = rng.random(), int(rng.integers(2, 5))
     if roll < 0.4:
-        pool = pick(rng, (COLOR_NAMES, SHAPES, CORNERS))
-    elif roll < 0.7:
+        pool = pick(rng, (COLOR_NAMES, COLOR_NAMES, SHAPES, CORNERS))
+    elif roll < 0.65:
         pool = [f"{pick(rng, COLOR_NAMES)} {pick(rng, SHAPES)}" for _ in range(number + 2)]
+    elif roll < 0.75:  # any words: what is learned is to find, not which colours there are
+        pool = [pick(rng, WORDS) for _ in range(number + 2)]
     elif roll < 0.85:
         pool = [str(n) for n in rng.permutation(19)]
     else:

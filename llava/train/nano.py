@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .guidance import LAYER, Guide
 from .scenes import BACKGROUNDS, CHARACTERS, COLORS, SHAPES
 
 IMAGE_SIZE, PATCH = 336, 14
@@ -60,7 +61,7 @@ def nano_config(tokenizer) -> LlavaConfig:
             "vocab_size": math.ceil(len(tokenizer) / 64) * 64,
             "hidden_size": 192,
             "intermediate_size": 512,
-            "num_hidden_layers": 8,
+            "num_hidden_layers": 10,
             "num_attention_heads": 3,
             "num_key_value_heads": 3,
             "max_position_embeddings": 4096,
@@ -128,6 +129,8 @@ class Trainee(nn.Module):
         vision: Any = model.config.vision_config
         width = vision.hidden_size
         self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in DENSE_CLASSES.items()})
+        self.guide = Guide()
+        self.model.model.language_model.layers[LAYER].self_attn.guide = self.guide
 
     def features(self, pixels: Tensor, index: Tensor) -> Tensor:
         """Patch features (B, n, width) at the feature layer.
@@ -165,7 +168,8 @@ class Trainee(nn.Module):
             features: (B, n, width) patch features handed to the projector.
             index: (B, n) their indices in the full grid.
             text: `prefix` (P,) ids and `prefix_position` (P,); `ids`, `position`, `target` (B, Q, T): Q question blocks
-                that see the prefix, the image and themselves only, padded on the right; target -100 is not learned.
+                that see the prefix, the image and themselves only, padded on the right; target -100 is not learned;
+                `looks`, where options are to be found (`Guide`, whose `loss` then is that of this call).
         """
         core, (batch, blocks, _) = self.model.model, text["ids"].shape
         words = core.get_input_embeddings()
@@ -175,6 +179,7 @@ class Trainee(nn.Module):
         shown = text["prefix_position"][None].expand(batch, -1)
         position = torch.cat([shown, text["prefix_full"] + index, text["position"].flatten(1)], 1)
         shared = prefix.shape[1] + index.shape[1]
+        self.guide.looks, self.guide.loss = text.get("looks"), None
         with _attention(core.language_model, PACKED):
             out = core.language_model(
                 inputs_embeds=hidden,
@@ -206,7 +211,10 @@ def packed_attention(module, query, key, value, attention_mask, scaling, n_share
     future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
     own = (qo @ ko.transpose(-1, -2) * scaling).masked_fill(future, -torch.inf)
     seen = (qt @ ks.transpose(-1, -2) * scaling).view(b, h, n_blocks, length, n_shared)
-    weights = torch.cat([seen, own], -1).softmax(-1).to(value.dtype)
+    scores = torch.cat([seen, own], -1)
+    if hasattr(module, "guide"):
+        module.guide.listen(scores, n_shared)
+    weights = scores.softmax(-1).to(value.dtype)
     from_shared = weights[..., :n_shared].reshape(b, h, n - n_shared, n_shared) @ vs
     from_own = (weights[..., n_shared:] @ vo).view(b, h, n - n_shared, d)
     return torch.cat([shared, from_shared + from_own], 2).transpose(1, 2), None

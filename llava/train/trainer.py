@@ -8,6 +8,7 @@ import platform
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from accelerate import Accelerator
@@ -140,12 +141,12 @@ class Trainer:
         )
         began, saved = time.monotonic(), time.monotonic()
         base, count = self.state.seconds, 0
-        sums: dict[str, float] = {}
+        seen: dict[str, list[float]] = {}
         bar = tqdm(total=stage.steps, initial=self.state.step, desc=stage.name, mininterval=10)
         for batch in loader:
             rate = learning_rate(stage, self.state.step)
             for key, value in self.step(stage, batch, rate).items():
-                sums[key] = sums.get(key, 0.0) + float(value)
+                seen.setdefault(key, []).append(float(value))
             count += 1
             self.state.step += 1
             self.state.images += stage.batch
@@ -153,7 +154,7 @@ class Trainer:
             self.state.seconds = base + now - began
             bar.update()
             if count == 25 or self.state.step == stage.steps:
-                means = {k: round(v / count, 4) for k, v in sums.items()}
+                means = {k: round(fmean(v), 4) for k, v in seen.items()}
                 self.log(
                     {
                         **asdict(self.state),
@@ -164,7 +165,7 @@ class Trainer:
                     }
                 )
                 bar.set_postfix(means)
-                sums, count = {}, 0
+                seen, count = {}, 0
             if now - saved > self.checkpoint_seconds:
                 self.save()
                 saved = now
@@ -190,6 +191,9 @@ class Trainer:
                 logits, target = trainee.answers(chosen, batch["index"].gather(1, shown), batch["text"])
                 answers = F.cross_entropy(logits, target)
                 loss = answers + stage.dense * dense
+                if stage.guide and trainee.guide.loss is not None:
+                    loss = loss + stage.guide * trainee.guide.loss
+                    metrics["guide"] = trainee.guide.loss.detach()
                 metrics |= {"answers": answers.detach(), "token_accuracy": (logits.argmax(-1) == target).float().mean()}
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.trainee.parameters(), 1.0)
@@ -207,7 +211,8 @@ def compile_blocks(trainee: Trainee) -> None:
     torch._dynamo.config.recompile_limit = 64
     model = trainee.model.model
     for block in (*model.vision_tower.encoder.layers, *model.language_model.layers):
-        block.compile(dynamic=True)
+        if not hasattr(getattr(block, "self_attn", None), "guide"):  # this one keeps something for the loss
+            block.compile(dynamic=True)
 
 
 def begin_from(folder: Path, trainee: Trainee) -> State:

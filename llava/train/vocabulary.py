@@ -183,14 +183,31 @@ def _record(piece: str, score: float, kind: int) -> bytes:
 
 
 @torch.no_grad()
+def deepen(model, layers: int, seed: int = 0) -> None:
+    """Append decoder layers to `model` (LLaVA with a Llama) up to `layers`; their outputs start at zero: same answers."""
+    config, decoder = model.config.text_config, model.model.language_model
+    generator = torch.Generator().manual_seed(seed)
+    for index in range(len(decoder.layers), layers):
+        layer = type(decoder.layers[0])(config, index).to(decoder.norm.weight)
+        for name, parameter in layer.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter.zero_()
+            elif parameter.ndim == 2:
+                parameter.normal_(std=parameter.shape[1] ** -0.5, generator=generator)
+        decoder.layers.append(layer)
+    config.num_hidden_layers = len(decoder.layers)
+
+
+@torch.no_grad()
 def grow(model, old, new, seed: int = 0):
-    """Give `model` (LLaVA with a Llama) embeddings and output rows for every piece of tokenizer `new`; returns it.
+    """Give `model` (LLaVA with a Llama) all layers (`deepen`) and rows for every piece of tokenizer `new`; returns it.
 
     As input a new piece starts as the mean of what stood for it before: the pieces `old` splits it (Chinese: its
     English meaning) into, with noise of a tenth of the rows' spread that keeps equal means apart. As output it starts
     as the mean of all rows: copied rows would take half of the answers from the pieces they are copied from.
     """
     text: Any = nano_config(new).text_config
+    deepen(model, text.num_hidden_layers, seed)
     rows = max(text.vocab_size, model.get_input_embeddings().weight.shape[0])
     model.resize_token_embeddings(rows, mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)

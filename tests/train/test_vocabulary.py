@@ -82,3 +82,14 @@ def test_a_grown_model_keeps_its_answers_and_training_starts_from_it(tmp_path):
         assert torch.equal(ours, theirs.float())
     assert trainer.run()
     assert Trainer(new, [stage], tmp_path / "run", workers=0, start=start).state.stage == 1
+
+
+def test_a_deeper_model_keeps_its_answers():
+    model = LlavaForConditionalGeneration.from_pretrained(ASSETS)
+    ids, deep = torch.arange(3, 60)[None], model.config.text_config.num_hidden_layers
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        vocabulary.deepen(model, deep + 2)
+        after = model(input_ids=ids).logits
+    assert torch.equal(before, after) and len(model.model.language_model.layers) == deep + 2
+    assert model.config.text_config.num_hidden_layers == deep + 2
