@@ -4,43 +4,26 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from llava.model.accounting import PER_BATCH, PER_SAMPLE
+
+if TYPE_CHECKING:
+    from llava.model.report import Report
 
 Numbers = dict[str, Any]
 """name -> number, list of numbers (one per cut), or None."""
 
 
-PER_SAMPLE = (
-    "prompt",
-    "visual",
-    "asked",
-    "kept",
-    "final",
-    "newlines",
-    "newlines_kept",
-    "mean_over_layers",
-    "flops_paper",
-    "flops_paper_unpruned",
-    "flops_exact",
-    "flops_exact_unpruned",
-    "reused",
-    "flops_computed",
-)
-PER_BATCH = ("cache_bytes", "cache_bytes_unpruned", "selection_seconds")
-
-
-def batch_means(report: Any) -> Numbers:
+def batch_means(report: Report) -> Numbers:
     """Return the per-sample means of one prefill's `Report`; `kept` has one number per cut.
 
     Cache bytes and selection time belong to the whole batch and are divided by its size (filler of shorter samples is
     really stored, and counts).
     """
     samples = len(report.prompt)
-    found: Numbers = {}
-    for name in PER_SAMPLE:
-        value = getattr(report, name)
-        nested = bool(value) and isinstance(value[0], (list, tuple))
-        found[name] = [sum(cut) / samples for cut in value] if nested else sum(value) / samples if value else []
+    found: Numbers = {name: sum(getattr(report, name)) / samples for name in PER_SAMPLE}
+    found["kept"] = [sum(cut) / samples for cut in report.kept]
     for name in PER_BATCH:
         value = getattr(report, name)
         found[name] = None if value is None else value / samples

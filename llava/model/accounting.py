@@ -6,6 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+PER_SAMPLE = (
+    *("prompt", "visual", "asked", "final", "newlines", "newlines_kept", "mean_over_layers"),
+    *("flops_paper", "flops_paper_unpruned", "flops_exact", "flops_exact_unpruned", "reused", "flops_computed"),
+)
+"""Numbers of a `Report` with one entry per sample, of which runs give means."""
+PER_BATCH = ("cache_bytes", "cache_bytes_unpruned", "selection_seconds")
+"""Numbers of a `Report` that belong to the whole batch."""
+
 
 @dataclass(frozen=True)
 class DecoderSize:

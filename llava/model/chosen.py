@@ -71,7 +71,7 @@ class Chosen:
         self.reuse, self.family, self.inputs, self.kind = reuse, family, inputs, kind
         vision = {name: inputs[name] for name in family.vision_inputs(model) if inputs.get(name) is not None}
         own = (type(method), repr(method), scores)
-        found = digests(family, vision, kind, reuse)
+        found = digests(family, vision, kind)
         self.matches = len(found) == len(lengths)
         self.units: Units = []
         self.keys: list[Hashable] = []

@@ -150,7 +150,7 @@ class Encoding:
             reuse.note("Nothing is reused while gradients are recorded: use torch.inference_mode() or no_grad().")
             return None
         scope = reuse.scope(self.model)
-        return [(kind, *scope, own) for own in digests(self.family, inputs, kind, reuse)]
+        return [(kind, *scope, own) for own in digests(self.family, inputs, kind)]
 
     def _features(
         self, kind: str, original: Original, inputs: dict[str, Any], keys: Sequence[tuple[Any, ...]]
@@ -190,22 +190,17 @@ def cannot_keep(family: Family) -> str:
     return family.images_together or deep
 
 
-def digests(family: Family, inputs: dict[str, Any], kind: str, reuse: Reuse) -> list[bytes]:
+def digests(family: Family, inputs: dict[str, Any], kind: str) -> list[bytes]:
     """A hash of everything that decides the features of each image of a batch; waits for the device once."""
     name = PIXELS[kind]
-    pixels = inputs[name]
     others = {key: value for key, value in inputs.items() if value is not None and not torch.is_tensor(value)}
-    told = reuse.known(pixels)
-    on_host = {key: value.cpu() if torch.is_tensor(value) and key != name else value for key, value in inputs.items()}
-    on_host[name] = pixels if told is not None else pixels.cpu()
+    on_host = {key: value.cpu() if torch.is_tensor(value) else value for key, value in inputs.items()}
     found = []
     before, seen = None, b""
     for number in range(family.n_images(on_host, kind)):
         own = family.one_image(on_host, number, kind)
         tensors = {key: value for key, value in own.items() if torch.is_tensor(value) and key != name}
-        if told is not None:
-            seen = told[number]
-        elif before is None or not torch.equal(before, own[name]):  # comparing is much quicker than hashing
+        if before is None or not torch.equal(before, own[name]):  # comparing is much quicker than hashing
             before, seen = own[name], digest(without_filler(own[name]) if tensors else own[name])
         found.append(digest(seen, *sorted(tensors), *(tensors[key] for key in sorted(tensors)), sorted(others.items())))
     return found

@@ -222,16 +222,7 @@ class RunTotals:
         """Count one report."""
         self.prefills += 1
         self.samples += len(report.prompt)
-        rows = ("prompt", "visual", "asked", "final", "newlines", "newlines_kept", "mean_over_layers")
-        costs = (
-            "flops_paper",
-            "flops_paper_unpruned",
-            "flops_exact",
-            "flops_exact_unpruned",
-            "reused",
-            "flops_computed",
-        )
-        for name in (*rows, *costs):
+        for name in accounting.PER_SAMPLE:
             self.sums[name] = self.sums.get(name, 0) + sum(getattr(report, name))
         self.sums["selection_seconds"] = self.sums.get("selection_seconds", 0) + report.selection_seconds
         if report.cache_bytes is not None:

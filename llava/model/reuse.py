@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,6 @@ FEATURES, CHOSEN, PREFIX = "features", "chosen", "prefix"
 KINDS = (FEATURES, CHOSEN, PREFIX)
 DEFAULT_BYTES = 512 * 10**6
 DIGEST_BYTES = 16
-Digest = bytes
-KNOWN_PIXELS = 64  # batches whose digests were told beforehand
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,6 @@ class Reuse:
         self._misses: Counter[str] = Counter()
         self._evictions = 0
         self._models: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-        self._known: OrderedDict[int, tuple[Any, list[Digest]]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"Reuse(bytes={self.limit})"
@@ -137,25 +134,6 @@ class Reuse:
     def _drop(self, key: Hashable) -> None:
         entry = self._entries.pop(key, None)
         self._bytes -= 0 if entry is None else entry.size
-
-    # ------------------------------------------------------------------------------------------------------- digests
-
-    def know(self, pixels: Tensor, digests: Sequence[Digest]) -> None:
-        """Tell the digests of a batch's images beforehand, so that its pixels need not be read again.
-
-        Args:
-            pixels: the very tensor that will be given to the model.
-            digests: one per image, from `digest` of that image's pixels as they stand in the batch.
-        """
-        key = id(pixels)
-        self._known[key] = (weakref.ref(pixels), list(digests))
-        while len(self._known) > KNOWN_PIXELS:
-            self._known.popitem(last=False)
-
-    def known(self, pixels: Any) -> list[bytes] | None:
-        """The digests that were told of a batch; None if none were."""
-        reference, digests = self._known.get(id(pixels), (None, []))
-        return digests if reference is not None and reference() is pixels else None
 
 
 def digest(*parts: Any) -> bytes:

@@ -92,19 +92,3 @@ class TestDigest:
         tiles = torch.ones(1, 3, 3, 2, 2)
         padded = torch.cat([tiles, torch.zeros(1, 2, 3, 2, 2)], dim=1)
         assert digest(without_filler(padded)) == digest(tiles)
-
-
-class TestKnownPixels:
-    def test_digests_told_beforehand_belong_to_that_very_tensor(self):
-        reuse, pixels = Reuse(), torch.zeros(2, 3)
-        reuse.know(pixels, [b"a", b"b"])
-        assert reuse.known(pixels) == [b"a", b"b"]
-        assert reuse.known(pixels.clone()) is None
-
-    def test_another_tensor_at_the_same_address_is_not_taken_for_it(self):
-        reuse = Reuse()
-        for _ in range(100):  # CPython reuses addresses at once
-            pixels = torch.zeros(2, 3)
-            assert reuse.known(pixels) is None
-            reuse.know(pixels, [b"a", b"b"])
-            del pixels

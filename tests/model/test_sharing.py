@@ -10,12 +10,12 @@ from transformers import DynamicCache
 from llava import DART, Chain, FastV, NoReduction, Reuse, Uniform
 from llava.errors import UnsupportedModel
 from llava.model.pruning import Pruning
-from llava.model.reuse import PREFIX, digest
+from llava.model.reuse import PREFIX
 from llava.reduction import registry
 from llava.reduction.base import InLLM
 from llava.reduction.image import BeforeLLM
 from tests import tiny
-from tests.model.sharing_batches import WORDS_BEFORE, picture, questions
+from tests.model.sharing_batches import WORDS_BEFORE, questions
 from tests.tiny import N_LAYERS, N_PATCHES, error
 
 N_NEW = 3
@@ -217,15 +217,6 @@ class TestWhatIsShared:
                 tiny.generate(built(), each, 1)
         assert reuse.statistics()[PREFIX] == {"hits": 0, "misses": 3}
         assert reuse.statistics()["features"] == {"hits": 2, "misses": 1}
-
-    def test_digests_told_beforehand_spare_reading_the_pixels(self):
-        reuse, batch = Reuse(), questions([1, 2], [0, 1])
-        with NoReduction()(built(), reuse=reuse):
-            tiny.generate(built(), batch, 1)
-            again = {**batch, "pixel_values": torch.zeros_like(batch["pixel_values"])}
-            reuse.know(again["pixel_values"], [digest(picture(number)[None]) for number in (0, 1)])
-            tiny.generate(built(), again, 1)
-        assert reuse.statistics()[PREFIX] == {"hits": 2, "misses": 2}
 
 
 class TestLimits:

@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+import importlib
+import pkgutil
 from pathlib import Path
 
 import pytest
 
 from llava.errors import UnsupportedModel
-from llava.model import support
+from llava.model import processing, support
 from llava.model.families import FAMILIES
+from llava.model.processing import Processor
 from llava.reduction import registry
 from tests import tiny
 from tests.families import TINY
@@ -42,6 +45,20 @@ def test_what_the_table_says_happens(family):
         report = pruning.last
         assert report.final[2] == report.visual[2] == 0
         assert name == "none" or all(0 < a < b for a, b in zip(report.final[:2], report.visual[:2], strict=True))
+
+
+def test_a_family_says_video_where_its_processor_opens_them():
+    names = [module.name for module in pkgutil.iter_modules(processing.__path__)]
+    modules = [importlib.import_module(f"{processing.__name__}.{name}") for name in names]
+    kinds = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
+    opens = {
+        kind.family: kind.open_video is not Processor.open_video
+        for kind in kinds
+        if issubclass(kind, Processor) and hasattr(kind, "family")
+    }
+    assert opens["llava"] and opens["video_llava"] and not opens["gemma3"]
+    for family in FAMILIES:
+        assert ("video" in family.inputs) == opens.get(family.name, False), family.name
 
 
 def test_readme_shows_the_newest_table():

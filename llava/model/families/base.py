@@ -53,9 +53,9 @@ class Family(TowerAdapter):
     budget_rule: ClassVar[str] = "llava"
     """Whose rule turns the released arguments into a budget (`llava.reduction.released.FAMILIES`)."""
     inputs: ClassVar[tuple[str, ...]] = ("image", "several images")
-    """What a prompt may hold besides text, in words."""
+    """What a prompt may hold besides text: of "image", "several images" and "video"."""
     limits: ClassVar[str] = ""
-    """What pruning cannot go beyond, in words; empty if nothing."""
+    """What a user should know of these inputs, in words; empty if nothing."""
     prefix_differs: ClassVar[str] = ""
     """Why the keys and values of a prompt's beginning cannot be computed without the rest of it, in words; empty if
     they can."""

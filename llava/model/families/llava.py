@@ -23,6 +23,8 @@ class Llava(Family):
     name: ClassVar[str] = "llava"
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
     title: ClassVar[str] = "LLaVA-1.5 (llava-hf/llava-1.5-7b-hf, liuhaotian/llava-v1.5-7b)"
+    inputs: ClassVar[tuple[str, ...]] = (*Family.inputs, "video")
+    limits: ClassVar[str] = "a video is one picture of its frames"
     transformers_class: ClassVar[str] = "LlavaForConditionalGeneration"
     tiled: ClassVar[bool] = False
     token_by_token: ClassVar[bool] = True

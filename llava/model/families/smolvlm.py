@@ -30,16 +30,19 @@ class SmolVLM(Family):
     budget_rule: ClassVar[str] = "qwen2_vl"
     images_together: ClassVar[str] = "the images of a prompt come in one piece"
     images_class: ClassVar[str] = "SmolVLMImageProcessor"
+    processor_class: ClassVar[str] = "SmolVLMProcessor"
+    """Name of the processor's class in `llava.model.processing.smolvlm`."""
 
     def processor(self, folder: Path, config: Mapping[str, Any], model: Any, tokenizer: Any) -> SmolVLMProcessor:
+        from llava.model.processing import smolvlm
         from llava.model.processing.marked import image_processor
-        from llava.model.processing.smolvlm import WHOLE, SmolVLMProcessor
 
         check_vocabulary(folder, tokenizer, model)
         images = image_processor(folder, self.images_class)
-        n_visual = model.model.image_seq_len
-        processor = SmolVLMProcessor(tokenizer, images, n_visual=n_visual, family=self.name, device=model.device)
-        model.config.whole_image_token_id = tokenizer.convert_tokens_to_ids(WHOLE)
+        processor = getattr(smolvlm, self.processor_class)(
+            tokenizer, images, n_visual=model.model.image_seq_len, device=model.device
+        )
+        model.config.whole_image_token_id = tokenizer.convert_tokens_to_ids(smolvlm.WHOLE)
         return processor
 
     def decoder(self, model: Any) -> nn.Module:
@@ -67,3 +70,4 @@ class Idefics3(SmolVLM):
     title: ClassVar[str] = "Idefics 3 and the first SmolVLM (HuggingFaceTB/SmolVLM-Instruct)"
     transformers_class: ClassVar[str] = "Idefics3ForConditionalGeneration"
     images_class: ClassVar[str] = "Idefics3ImageProcessor"
+    processor_class: ClassVar[str] = "Idefics3Processor"

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from llava.model.conversation import CHATML, IMAGE_MARKER
+from llava.model.conversation import CHATML, IMAGE_MARKER, Template
 from llava.model.minicpm_v.slicing import Size, Slicing
 from llava.model.processing.marked import MarkedProcessor, join_padded
 
@@ -42,6 +42,9 @@ class MiniCPMVProcessor(MarkedProcessor):
     """
 
     family: ClassVar[str] = "minicpm_v"
+    placeholder: ClassVar[str] = PLACEHOLDER
+    markers: ClassVar[tuple[str, ...]] = (*OVERVIEW, *SLICE, *NUMBER)
+    chat: ClassVar[Template] = MINICPM_V
 
     def __init__(
         self,
@@ -54,12 +57,10 @@ class MiniCPMVProcessor(MarkedProcessor):
         numbered: bool = True,
         device: str | torch.device = "cpu",
     ):
-        markers = (*OVERVIEW, *SLICE, *NUMBER)
-        super().__init__(tokenizer, placeholder=PLACEHOLDER, markers=markers, device=device, template=MINICPM_V)
+        super().__init__(tokenizer, n_visual=n_visual, device=device)
         self.slicing = slicing
         self.image_mean = np.asarray(image_mean, np.float32)
         self.image_std = np.asarray(image_std, np.float32)
-        self.n_visual = n_visual
         self.numbered = numbered
 
     def written_out(self, prompt: str, texts: Sequence[str]) -> str:

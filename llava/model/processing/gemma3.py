@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -26,23 +25,13 @@ GEMMA3 = Template(
 
 
 class Gemma3Processor(MarkedProcessor):
-    """Every image becomes one square and the same number of visual tokens.
-
-    Args:
-        tokenizer: the checkpoint's tokenizer.
-        images: transformers' image processor.
-        n_visual: visual tokens of an image.
-        device: where the tensors are put.
-    """
+    """Every image becomes one square of `n_visual` visual tokens."""
 
     family: ClassVar[str] = "gemma3"
+    placeholder: ClassVar[str] = PLACEHOLDER
+    markers: ClassVar[tuple[str, ...]] = (BEFORE, AFTER)
+    chat: ClassVar[Template] = GEMMA3
     marker_end: ClassVar[str] = ""
-
-    def __init__(self, tokenizer: Any, images: Any, *, n_visual: int, device: str | torch.device = "cpu"):
-        markers = (BEFORE, AFTER)
-        super().__init__(tokenizer, placeholder=PLACEHOLDER, markers=markers, device=device, template=GEMMA3)
-        self.images = images
-        self.n_visual = n_visual
 
     def pictures(self, images: list[Image.Image]) -> tuple[dict[str, Tensor], list[str]]:
         made = self.images(images=images, do_pan_and_scan=False, do_convert_rgb=True, return_tensors="pt")

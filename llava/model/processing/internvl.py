@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from PIL import Image
 from torch import Tensor
 
-from llava.model.conversation import CHATML
+from llava.model.conversation import CHATML, Template
 from llava.model.processing.marked import MarkedProcessor
 
 BEFORE, PLACEHOLDER, AFTER = "<img>", "<IMG_CONTEXT>", "</img>"
@@ -19,22 +18,13 @@ INTERNVL = replace(CHATML, name="internvl")
 
 
 class InternVLProcessor(MarkedProcessor):
-    """An image is cut into square tiles, a small view of the whole comes last; all are one run of placeholders.
-
-    Args:
-        tokenizer: the checkpoint's tokenizer.
-        images: transformers' image processor.
-        n_visual: visual tokens of one tile.
-        device: where the tensors are put.
-    """
+    """An image is cut into square tiles of `n_visual` tokens each, a small view of the whole comes last; all are one
+    run of placeholders."""
 
     family: ClassVar[str] = "internvl"
-
-    def __init__(self, tokenizer: Any, images: Any, *, n_visual: int, device: str | torch.device = "cpu"):
-        markers = (BEFORE, AFTER)
-        super().__init__(tokenizer, placeholder=PLACEHOLDER, markers=markers, device=device, template=INTERNVL)
-        self.images = images
-        self.n_visual = n_visual
+    placeholder: ClassVar[str] = PLACEHOLDER
+    markers: ClassVar[tuple[str, ...]] = (BEFORE, AFTER)
+    chat: ClassVar[Template] = INTERNVL
 
     def pictures(self, images: list[Image.Image]) -> tuple[dict[str, Tensor], list[str]]:
         made = self.images(images=images, crop_to_patches=True, return_tensors="pt")

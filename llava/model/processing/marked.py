@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -21,30 +21,28 @@ class MarkedProcessor(Processor):
 
     Args:
         tokenizer: the checkpoint's transformers tokenizer.
-        placeholder: token that the model replaces by a visual feature.
-        markers: other tokens the family writes around images.
+        images: transformers' image processor; None: the family needs none.
+        n_visual: visual tokens, of what the family says.
         device: where the tensors are put.
-        template: conversation template of `prompt`.
 
     Raises:
         CheckpointError: the tokenizer lacks the placeholder or a marker.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        *,
-        placeholder: str,
-        markers: Sequence[str] = (),
-        device: str | torch.device = "cpu",
-        template: Template,
-    ):
-        absent = sorted({placeholder, *markers} - set(tokenizer.get_vocab()))
+    placeholder: ClassVar[str]
+    """Token that the model replaces by a visual feature."""
+    markers: ClassVar[tuple[str, ...]] = ()
+    """Other tokens the family writes around images."""
+    chat: ClassVar[Template]
+    """Conversation template of `prompt`."""
+
+    def __init__(self, tokenizer: Any, images: Any = None, *, n_visual: Any, device: str | torch.device = "cpu"):
+        absent = sorted({self.placeholder, *self.markers} - set(tokenizer.get_vocab()))
         if absent:
             raise CheckpointError(f"The tokenizer is not one of a {self.family} model: it has no {', '.join(absent)}.")
-        self.placeholder = placeholder
-        self.image_token_id = tokenizer.convert_tokens_to_ids(placeholder)
-        super().__init__(tokenizer, placeholders=(self.image_token_id,), device=device, template=template)
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.placeholder)
+        super().__init__(tokenizer, placeholders=(self.image_token_id,), device=device, template=self.chat)
+        self.images, self.n_visual = images, n_visual
 
     def encode(self, prompt: str, images: list[Image.Image], videos: list[Any]) -> tuple[list[int], dict[str, Tensor]]:
         features, texts = self.pictures(images) if images else ({}, [])

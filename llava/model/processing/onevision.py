@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -29,26 +28,12 @@ ONEVISION = Template(
 class OneVisionProcessor(MarkedProcessor):
     """A single image is seen whole and in tiles; several images are seen whole only.
 
-    Args:
-        tokenizer: the checkpoint's tokenizer.
-        images: transformers' image processor.
-        n_visual: (height, width) of an image and whether it is shown in tiles -> its visual tokens.
-        device: where the tensors are put.
+    `n_visual` is a function here: (height, width) of an image and whether it is shown in tiles -> its visual tokens.
     """
 
     family: ClassVar[str] = "llava_onevision"
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        images: Any,
-        *,
-        n_visual: Callable[[tuple[int, int], bool], int],
-        device: str | torch.device = "cpu",
-    ):
-        super().__init__(tokenizer, placeholder=PLACEHOLDER, device=device, template=ONEVISION)
-        self.images = images
-        self.n_visual = n_visual
+    placeholder: ClassVar[str] = PLACEHOLDER
+    chat: ClassVar[Template] = ONEVISION
 
     def pictures(self, images: list[Image.Image]) -> tuple[dict[str, Tensor], list[str]]:
         made = self.images(images=[images], return_tensors="pt")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -27,24 +26,14 @@ SMOLVLM = Template(
 
 
 class SmolVLMProcessor(MarkedProcessor):
-    """An image is cut into square tiles, each a run of placeholders behind its place; the whole image comes last.
+    """An image is cut into square tiles, each a run of `n_visual` placeholders behind its place; the whole image comes
+    last."""
 
-    Args:
-        tokenizer: the checkpoint's tokenizer.
-        images: transformers' image processor.
-        n_visual: visual tokens of one tile.
-        family: name of the family.
-        device: where the tensors are put.
-    """
-
+    family: ClassVar[str] = "smolvlm"
+    placeholder: ClassVar[str] = PLACEHOLDER
+    markers: ClassVar[tuple[str, ...]] = (AROUND, WHOLE)
+    chat: ClassVar[Template] = SMOLVLM
     marker_end: ClassVar[str] = ""
-
-    def __init__(self, tokenizer: Any, images: Any, *, n_visual: int, family: str, device: str | torch.device = "cpu"):
-        markers = (AROUND, WHOLE)
-        self.family = family  # type: ignore[misc]
-        super().__init__(tokenizer, placeholder=PLACEHOLDER, markers=markers, device=device, template=SMOLVLM)
-        self.images = images
-        self.n_visual = n_visual
 
     def prompt(self, text_or_turns: str | Sequence[Turn], n_images: int = 1, n_videos: int = 0) -> str:
         # The chat template puts no space before an image that opens a turn.
@@ -68,3 +57,9 @@ class SmolVLMProcessor(MarkedProcessor):
             for row in range(1, rows + 1)
         )
         return text + ("\n" if rows else "") + AROUND + WHOLE + tile + AROUND
+
+
+class Idefics3Processor(SmolVLMProcessor):
+    """The same."""
+
+    family: ClassVar[str] = "idefics3"
