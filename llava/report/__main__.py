@@ -1,7 +1,7 @@
 """`python -m llava.report COMMAND`: the paper's tables, figures and claims from results; summaries, pictures, pages.
 
-table N, figure N, claims, all, pack: `reproduce.py`; overlay: `overlay_command.py`; serving: `serving.py`; summary,
-support, methods: here.
+table N, figure N, claims, all, pack: `reproduce.py`; overlay: `overlay_command.py`; serving: `serving.py`;
+priors: `priors.py`; summary, support, methods: here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from llava.commandline import say
 from llava.errors import ConfigurationError
 from llava.report import reproduce
 from llava.report.overlay_command import Overlay, need_matplotlib, overlay
+from llava.report.priors import Priors, priors
 from llava.report.serving import Serving, serving
 
 
@@ -153,6 +154,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], int | None], type]] = {
     "pack": (reproduce.pack, reproduce.Pack),
     "summary": (summary, Summary),
     "overlay": (overlay, Overlay),
+    "priors": (priors, Priors),
     "serving": (serving, Serving),
     "support": (support, Support),
     "methods": (methods, Methods),

@@ -1,0 +1,91 @@
+"""The command `python -m llava.report priors`: what a model knows beside what it guesses without seeing.
+
+Runs with `llava.eval --blank` answer the same questions about images that show nothing: a score far above theirs is
+seen, not guessed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava.commandline import say
+from llava.errors import BadData
+from llava.report.records import Record
+
+MARK = "priors"
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Show for every benchmark the unpruned score, the score with blank images, and the difference."""
+
+    results: tuple[Path, ...] = (Path("results"),)
+    """Folders with results JSON files, of runs without pruning, with and without --blank."""
+    update: Path | None = None
+    """Markdown file whose lines between `<!-- priors -->` and `<!-- end of priors -->` become this table."""
+
+
+def priors(config: Priors) -> None:
+    from llava.eval import screen
+    from llava.report import records, summary
+
+    found = [r for r in records.scan(config.results).records if r["method"]["name"] == summary.NONE]
+    header, rows = table(found)
+    for line in ("", summary.setting(found), "", *screen.table(header, rows, 1), ""):
+        say(line)
+    if config.update is not None:
+        text = f"{summary.markdown(header, rows)}\n\n{summary.setting(found)}\n"
+        page = config.update.read_text(encoding="utf-8") if config.update.is_file() else ""
+        config.update.write_text(summary.replaced(page, str(config.update), text, MARK), encoding="utf-8")
+        say(f"Updated: {config.update}")
+
+
+def table(found: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows, the mean over the benchmarks last.
+
+    Raises:
+        BadData: no benchmark has a run with images and one without.
+    """
+    seen = {r["benchmark"]: r for r in found if not _blank(r)}
+    blank = {r["benchmark"]: r for r in found if _blank(r)}
+    pairs = {name: (percent(run), percent(blank[name])) for name, run in seen.items() if name in blank}
+    if not pairs:
+        raise BadData(
+            "There is no benchmark with a result of the unpruned model and one with blank images. Make both: "
+            "python -m llava.eval pope, then python -m llava.eval pope --blank"
+        )
+    rows = [
+        [seen[name]["title"], str(seen[name]["samples"]["scored"]), *_cells(*scores)]
+        for name, scores in sorted(pairs.items())
+    ]
+    means = [statistics.mean(column) for column in zip(*pairs.values(), strict=True)]
+    return ["benchmark", "questions", "accuracy %", "blank image %", "above it"], [
+        *rows,
+        ["mean", "", *_cells(*means)],
+    ]
+
+
+def percent(run: Record) -> float:
+    """Return the share of right answers in percent.
+
+    It is the metric named accuracy (over all, else the mean of its groups' values), else the headline, which where it
+    counts points is one a question (OCRBench).
+    """
+    accuracies = {m["group"]: m["value"] for m in run["metrics"] if m["name"] == "accuracy"}
+    headline = run["headline"]
+    if "" in accuracies:
+        return accuracies[""]
+    if accuracies:
+        return statistics.mean(accuracies.values())
+    return headline["value"] if headline["unit"] == "%" else 100 * headline["value"] / run["samples"]["scored"]
+
+
+def _blank(run: Record) -> bool:
+    return bool(run["configuration"].get("pixels", {}).get("blank"))
+
+
+def _cells(seen: float, blank: float) -> list[str]:
+    return [f"{seen:.1f}", f"{blank:.1f}", f"{seen - blank:+.1f}"]
