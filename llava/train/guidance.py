@@ -20,7 +20,7 @@ OPTION = re.compile(r"([A-D])\. (.+)")
 def option_spans(text: str, count: Callable[[str], int]) -> dict[str, tuple[int, int]]:
     """Letter -> first token of its option's words and one past the token that follows them, in the prompt `text`.
 
-    The token that follows (a line's end, as a rule) belongs to it: it is the first to know a whole option of many pieces.
+    The token that follows (a line's end, as a rule) belongs to it: the first that knows a whole option of many pieces.
 
 
     Args:

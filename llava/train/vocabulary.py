@@ -184,7 +184,7 @@ def _record(piece: str, score: float, kind: int) -> bytes:
 
 @torch.no_grad()
 def deepen(model, layers: int, seed: int = 0) -> None:
-    """Append decoder layers to `model` (LLaVA with a Llama) up to `layers`; their outputs start at zero: same answers."""
+    """Append decoder layers to `model` (LLaVA with a Llama) up to `layers`; their outputs start at zero."""
     config, decoder = model.config.text_config, model.model.language_model
     generator = torch.Generator().manual_seed(seed)
     for index in range(len(decoder.layers), layers):
