@@ -142,12 +142,18 @@ def _targets(nav: Any) -> list[str]:
 
 
 def _folder(docs: Path, folder: str) -> list[Any]:
-    """Pages of a folder, its index first."""
+    """Pages of a folder, its index first; those of a folder inside of it in a group of its name."""
     pages = {path.relative_to(docs).as_posix() for path in docs.joinpath(folder).rglob("*.md")}
     pages |= {page for page in API if page.startswith(folder)}
     first = [page for page in (f"{folder}README.md", f"{folder}index.md") if page in pages]
     others = [page for page in (API if folder == "api/" else sorted(pages)) if page not in first]
-    return [*first, *({API[page][0] if page in API else _title(docs / page): page} for page in others)]
+    found: list[Any] = list(first)
+    groups: dict[str, list[Any]] = {}
+    for page in others:
+        entry = {API[page][0] if page in API else _title(docs / page): page}
+        inner, slash, _ = page.removeprefix(folder).partition("/")
+        (groups.setdefault(inner, []) if slash else found).append(entry)
+    return [*found, *({inner.capitalize(): entries} for inner, entries in groups.items())]
 
 
 def _title(page: Path) -> str:
