@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
+import os
 import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -19,7 +22,19 @@ import tyro
 from llava.errors import ConfigurationError, LlavaError
 from llava.methodoptions import MethodOptions
 
-__all__ = ["MethodOptions", "check_words", "did_you_mean", "flags_of", "parse", "run", "run_command", "say", "warn"]
+__all__ = [
+    "MethodOptions",
+    "check_words",
+    "did_you_mean",
+    "flags_of",
+    "folder_problems",
+    "parse",
+    "run",
+    "run_command",
+    "say",
+    "too_small",
+    "warn",
+]
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -40,6 +55,26 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Return ` Did you mean 'x'?` for the nearest known words, or an empty string."""
     near = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
     return f" Did you mean {', '.join(repr(name) for name in near)}?" if near else ""
+
+
+def too_small(options: Any, **least: int) -> list[str]:
+    """Return a sentence for every option of a configuration below its least value; None and `auto` are no values."""
+    found = []
+    for name, low in least.items():
+        flag, value = f"--{name.replace('_', '-')}", getattr(options, name)
+        if isinstance(value, str):
+            found += [] if value == "auto" else [f"{flag} {value} is no number: give 8 or another count, or auto."]
+        elif value is not None and value < low:
+            found.append(f"{flag} {value} is too small: give at least {low}.")
+    return found
+
+
+def folder_problems(flag: str, folder: Path) -> list[str]:
+    """Return a sentence if a folder cannot be made or written to."""
+    there = next((part for part in (folder, *folder.parents) if part.exists()), folder)
+    if there.exists() and not there.is_dir():
+        return [f"{flag} {folder}: {there} is a file, give a folder."]
+    return [] if os.access(there, os.W_OK) else [f"{flag} {folder}: nothing can be written into {there}."]
 
 
 # --------------------------------------------------------------------------------------------- parsing
@@ -137,12 +172,17 @@ def parse(config_class: type, words: Sequence[str], prog: str | None = None) -> 
         SystemExit: `--help` was asked for, or tyro refused the words.
     """
     good, problems = check_words(words, flags_of(config_class))
-    config: Any = tyro.cli(
-        config_class,
-        args=good,
-        prog=prog,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-    )
+    try:
+        config: Any = tyro.cli(
+            config_class,
+            args=good,
+            prog=prog,
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+        )
+    except SystemExit as refusal:
+        if problems and refusal.code:  # tyro has told only what it misses
+            raise ConfigurationError(*problems) from refusal
+        raise
     if hasattr(config, "problems"):
         problems += config.problems()
     if problems:
@@ -176,6 +216,11 @@ def run(
         return INTERRUPTED
     except BrokenPipeError:
         return FAILED
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        warn(f"Error: {'' if error.filename is None else f'{error.filename}: '}{error.strerror}.")
+        return FAILED if error.errno == errno.ENOSPC else BAD_INPUT
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else (DONE if leaving.code is None else FAILED)
 

@@ -1,6 +1,8 @@
 """The shared command line: all mistakes together, did you mean, exit codes, no traceback."""
 
+import errno
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 import tyro
@@ -180,3 +182,58 @@ def test_variants_are_methods_times_budgets_and_none_comes_once():
     options = MethodOptions(method="none,dart,random", keep="64,0.5")
     found = [(x.method, x.keep) for x in options.variants()]
     assert found == [("none", None), ("dart", 64), ("dart", 0.5), ("random", 64), ("random", 0.5)]
+
+
+@dataclass(frozen=True)
+class WithName:
+    """A command that needs a word."""
+
+    name: tyro.conf.Positional[str]
+
+
+def test_a_misspelt_option_is_told_beside_a_word_that_misses(capsys):
+    assert commandline.run(lambda config: None, WithName, ["--nmae", "x"], prog="command") == 2
+    message = capsys.readouterr().err
+    assert "Missing from command" in message and "Unknown option '--nmae'" in message
+
+
+def test_files_that_cannot_be_used_are_named_without_a_traceback(tmp_path, capsys):
+    def write(config):
+        (tmp_path / "none" / "a.json").write_text("{}")
+
+    assert run(main=write) == 2
+    assert capsys.readouterr().err == f"Error: {tmp_path / 'none' / 'a.json'}: No such file or directory.\n"
+
+
+def test_a_full_disk_is_told_and_is_no_mistake_of_the_words(capsys):
+    def write(config):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert run(main=write) == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_other_errors_of_the_system_keep_their_traceback():
+    def broken(config):
+        raise OSError("a bug")
+
+    with pytest.raises(OSError, match="a bug"):
+        run(main=broken)
+
+
+def test_a_folder_below_a_file_is_refused_before_anything_runs(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert commandline.folder_problems("--output", tmp_path / "new" / "deep") == []
+    below = tmp_path / "file" / "deep"
+    assert commandline.folder_problems("--output", below) == [
+        f"--output {below}: {tmp_path / 'file'} is a file, give a folder."
+    ]
+
+
+def test_counts_below_the_least_are_told_and_auto_is_no_count():
+    config = SimpleNamespace(batch_size="auto", limit=0, new_tokens=None)
+    assert commandline.too_small(config, batch_size=1, limit=1, new_tokens=1) == [
+        "--limit 0 is too small: give at least 1."
+    ]
+    config.batch_size = "many"
+    assert "--batch-size many is no number" in commandline.too_small(config, batch_size=1)[0]

@@ -7,14 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.commandline import say, warn
+from llava.commandline import folder_problems, say, too_small, warn
 from llava.errors import ConfigurationError, UnsupportedModel
+from llava.loadoptions import EMBEDDED
 
 if TYPE_CHECKING:
     from llava.analysis.output import Finding
     from llava.methodlists import Choice
 
-EMBEDDED = "llava-nano"
 NOT_RECORDED = ("output", "device", "dtype", "attn_implementation")
 
 
@@ -47,18 +47,12 @@ class Common:
 
     def problems(self) -> list[str]:
         """Everything that is wrong, known before a model is loaded."""
-        found = [
-            f"--{name.replace('_', '-')} {value} is too small: give at least 1."
-            for name, value in (("limit", self.limit), ("batch_size", self.batch_size), ("layer", self.layer))
-            if value is not None and value < 1
-        ]
+        found = too_small(self, limit=1, batch_size=1, layer=1)
         try:
             self.chosen()
         except ConfigurationError as error:
             found += error.problems
-        if self.output.exists() and not self.output.is_dir():
-            found.append(f"--output {self.output} is a file: give a folder.")
-        return found
+        return found + folder_problems("--output", self.output)
 
     def chosen(self) -> list[Choice]:
         """The methods with their budgets."""

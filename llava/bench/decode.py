@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,12 +11,12 @@ from transformers import StoppingCriteriaList
 
 from llava.bench import results
 from llava.bench.breakeven import over_new_tokens
-from llava.bench.options import NONE, MethodChoice, ModelOptions, PromptOptions, Repeats, too_small
-from llava.bench.prefill import common_problems, counts, milliseconds, times, title
+from llava.bench.options import NONE, TimedComparison
+from llava.bench.prefill import counts, milliseconds, times, title
 from llava.bench.subject import Subject, build, environment
 from llava.bench.timing import TokenClock, Turns, ratios, spread
 from llava.bench.trials import OK, Measured, Trial, in_turns, try_each
-from llava.commandline import warn
+from llava.commandline import too_small, warn
 from llava.eval.generation import now
 from llava.eval.screen import DASH, number, table
 from llava.model.accounting import cache_bytes
@@ -25,19 +25,15 @@ from llava.reduction.base import Reduction
 
 
 @dataclass(frozen=True)
-class Decode:
+class Decode(TimedComparison):
     """Time decoding, token by token, of methods against the unpruned model, interleaved in one process."""
 
     new_tokens: int = 64
     """Tokens to generate, the first one (which ends the prefill) included."""
-    model: ModelOptions = field(default_factory=ModelOptions)
-    prompt: PromptOptions = field(default_factory=PromptOptions)
-    choice: MethodChoice = field(default_factory=MethodChoice)
-    times: Repeats = field(default_factory=Repeats)
 
     def problems(self) -> list[str]:
         """Return everything that is wrong, known before a model is built."""
-        return too_small(self, new_tokens=2) + common_problems(self)
+        return too_small(self, new_tokens=2) + super().problems()
 
 
 @dataclass(frozen=True)

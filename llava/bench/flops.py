@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from llava.bench import costs, results, sizes
-from llava.bench.options import SMALL, keep_problems, listed, output_problems, too_small
+from llava.bench.options import SMALL, keep_problems, listed, output_problems
 from llava.bench.sizes import PATCH, TILE, TOWERS, Shape
-from llava.commandline import say
+from llava.commandline import say, too_small
 from llava.eval import identity
 from llava.eval.screen import DASH, table
 from llava.model.accounting import flops_exact, flops_paper

@@ -19,12 +19,12 @@ import torch
 
 from llava.bench import results
 from llava.bench.livebytes import peak_bytes
-from llava.bench.options import MethodChoice, ModelOptions, PromptOptions, output_problems, too_small
-from llava.bench.prefill import counts, title, visual_tokens
+from llava.bench.options import Comparison, output_problems
+from llava.bench.prefill import counts, title
 from llava.bench.resident import ResidentMemory
 from llava.bench.subject import Subject, build, device_of, environment
 from llava.bench.trials import OK, OUT_OF_MEMORY, free_memory, is_out_of_memory
-from llava.commandline import say, warn
+from llava.commandline import say, too_small, warn
 from llava.errors import LlavaError, first_line
 from llava.eval.screen import DASH, number, table
 from llava.model import accounting
@@ -36,22 +36,17 @@ PROCESS = "resident memory of a process of its own, above what it had with model
 
 
 @dataclass(frozen=True)
-class Memory:
+class Memory(Comparison):
     """Measure peak memory and live cache bytes of methods and of the unpruned model."""
 
     new_tokens: int = 8
     """Tokens to generate, the first one (which ends the prefill) included."""
-    model: ModelOptions = field(default_factory=ModelOptions)
-    prompt: PromptOptions = field(default_factory=PromptOptions)
-    choice: MethodChoice = field(default_factory=MethodChoice)
     output: Path | None = None
     """JSON file for the raw result."""
 
     def problems(self) -> list[str]:
         """Return everything that is wrong, known before a model is built."""
-        found = too_small(self, new_tokens=2) + self.model.problems() + self.prompt.problems(self.model)
-        found += self.choice.problems(visual_tokens(self.model, self.prompt))
-        return list(dict.fromkeys(found + output_problems(self.output)))
+        return too_small(self, new_tokens=2) + super().problems() + output_problems(self.output)
 
 
 @dataclass(frozen=True)

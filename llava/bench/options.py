@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from llava.bench import sizes
-from llava.commandline import did_you_mean
+from llava.commandline import did_you_mean, too_small
 from llava.errors import ConfigurationError, LlavaError
 
 if TYPE_CHECKING:
@@ -133,14 +133,36 @@ class Repeats:
         return too_small(self, repeats=1, warmup=0) + output_problems(self.output)
 
 
-def too_small(options: Any, **least: int) -> list[str]:
-    """Return a sentence for every option below its least value; None is no value."""
-    given = ((name, getattr(options, name), low) for name, low in least.items())
-    return [
-        f"--{name.replace('_', '-')} {value}: give a whole number of at least {low}."
-        for name, value, low in given
-        if value is not None and value < low
-    ]
+@dataclass(frozen=True)
+class Comparison:
+    """Methods and the unpruned model on the same prompt."""
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    prompt: PromptOptions = field(default_factory=PromptOptions)
+    choice: MethodChoice = field(default_factory=MethodChoice)
+
+    def problems(self) -> list[str]:
+        """Return everything that is wrong, known before a model is built."""
+        found = self.model.problems() + self.prompt.problems(self.model)
+        return list(dict.fromkeys(found + self.choice.problems(self.visual_tokens)))
+
+    @property
+    def visual_tokens(self) -> list[int]:
+        """The visual tokens of a shape's image; nothing where they are not known yet."""
+        if not self.model.is_random or self.model.shape_name not in sizes.SHAPES:
+            return []
+        return [sizes.visual_tokens(sizes.SHAPES[self.model.shape_name], max(1, self.prompt.tokens or TOKENS))]
+
+
+@dataclass(frozen=True)
+class TimedComparison(Comparison):
+    """The same, timed in interleaved rounds."""
+
+    times: Repeats = field(default_factory=Repeats)
+
+    def problems(self) -> list[str]:
+        """Return everything that is wrong, known before a model is built."""
+        return list(dict.fromkeys(super().problems() + self.times.problems()))
 
 
 def kind_problems(

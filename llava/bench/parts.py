@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,12 +12,12 @@ import torch
 from transformers import StoppingCriteriaList
 
 from llava.bench import results
-from llava.bench.options import NONE, MethodChoice, ModelOptions, PromptOptions, Repeats, too_small
-from llava.bench.prefill import common_problems, counts, times, title
+from llava.bench.options import NONE, TimedComparison
+from llava.bench.prefill import counts, times, title
 from llava.bench.subject import Subject, build, environment
 from llava.bench.timing import PartClock, TokenClock, Turns, ratios, spread
 from llava.bench.trials import OK, Measured, Trial, in_turns, try_each
-from llava.commandline import warn
+from llava.commandline import too_small, warn
 from llava.eval.generation import now
 from llava.eval.screen import DASH, table
 from llava.model.pruning import Pruning
@@ -27,7 +27,7 @@ PARTS = ("preprocess", "vision", "language", "other", "decode")
 
 
 @dataclass(frozen=True)
-class Parts:
+class Parts(TimedComparison):
     """Time the parts of a question: preprocessing, vision tower, prefill of the language model, decoding; selection.
 
     A checkpoint is asked another question of the benchmark in every round.
@@ -35,14 +35,10 @@ class Parts:
 
     new_tokens: int | None = None
     """Tokens to generate; default: as long as the benchmark allows and the model wants, 16 for random weights."""
-    model: ModelOptions = field(default_factory=ModelOptions)
-    prompt: PromptOptions = field(default_factory=PromptOptions)
-    choice: MethodChoice = field(default_factory=MethodChoice)
-    times: Repeats = field(default_factory=Repeats)
 
     def problems(self) -> list[str]:
         """Return everything that is wrong, known before a model is built."""
-        return too_small(self, new_tokens=1) + common_problems(self)
+        return too_small(self, new_tokens=1) + super().problems()
 
     @property
     def n_questions(self) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.bench.options import TOKENS
+from llava.commandline import too_small
 from llava.methodoptions import MethodOptions
 
 if TYPE_CHECKING:
@@ -72,12 +73,7 @@ class PipelineOptions:
         from llava.errors import ConfigurationError
         from llava.eval import scoring
 
-        lows = {"images": 1, "questions": 1, "new_tokens": 1, "batch": 1, "reuse_mb": 0, "repeats": 1}
-        found = [
-            f"--{name.replace('_', '-')} {getattr(self, name)}: give a whole number of at least {low}."
-            for name, low in {**lows, "warmup": 0, "tokens": 4}.items()
-            if getattr(self, name) < low
-        ]
+        found = too_small(self, images=1, questions=1, new_tokens=1, batch=1, reuse_mb=0, repeats=1, warmup=0, tokens=4)
         if self.shape is not None and self.shape not in SHAPES:
             found.append(f"Unknown shape {self.shape!r}. Known: {', '.join(SHAPES)}.")
         elif self.shape is not None and self.layers is not None and not 3 <= self.layers <= SHAPES[self.shape].layers:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
-from llava.bench import results, sizes
-from llava.bench.options import NONE, TOKENS, MethodChoice, ModelOptions, PromptOptions, Repeats
+from llava.bench import results
+from llava.bench.options import NONE, TimedComparison
 from llava.bench.subject import Subject, build, environment
 from llava.bench.timing import PartClock, Turns, ratios, spread
 from llava.bench.trials import OK, Measured, Trial, in_turns, try_each
@@ -22,31 +22,8 @@ from llava.reduction.base import Reduction
 
 
 @dataclass(frozen=True)
-class Prefill:
+class Prefill(TimedComparison):
     """Time the prefill of methods against the unpruned model, interleaved in one process."""
-
-    model: ModelOptions = field(default_factory=ModelOptions)
-    prompt: PromptOptions = field(default_factory=PromptOptions)
-    choice: MethodChoice = field(default_factory=MethodChoice)
-    times: Repeats = field(default_factory=Repeats)
-
-    def problems(self) -> list[str]:
-        """Return everything that is wrong, known before a model is built."""
-        return common_problems(self)
-
-
-def common_problems(options: Any) -> list[str]:
-    """Return what is wrong with options made of `model`, `prompt`, `choice` and `times`."""
-    model, prompt = options.model, options.prompt
-    found = [*model.problems(), *prompt.problems(model), *options.choice.problems(visual_tokens(model, prompt))]
-    return list(dict.fromkeys(found + options.times.problems()))
-
-
-def visual_tokens(model: ModelOptions, prompt: PromptOptions) -> list[int]:
-    """Return the visual tokens of a shape's image; nothing where they are not known yet."""
-    if not model.is_random or model.shape_name not in sizes.SHAPES:
-        return []
-    return [sizes.visual_tokens(sizes.SHAPES[model.shape_name], max(1, prompt.tokens or TOKENS))]
 
 
 def run(options: Prefill) -> None:

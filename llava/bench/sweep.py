@@ -26,12 +26,11 @@ from llava.bench.options import (
     listed,
     method_problems,
     placement_problems,
-    too_small,
 )
 from llava.bench.subject import Subject, build, environment, with_batch
 from llava.bench.sweeptable import lines
 from llava.bench.trials import OK, OUT_OF_MEMORY, free_memory, is_out_of_memory
-from llava.commandline import say, warn
+from llava.commandline import say, too_small, warn
 from llava.errors import BadInput, first_line
 from llava.eval import results as files
 from llava.reduction.base import Reduction

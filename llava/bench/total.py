@@ -24,13 +24,12 @@ from llava.bench.options import (
     benchmark_problems,
     output_problems,
     placement_problems,
-    too_small,
 )
 from llava.bench.prefill import times
 from llava.bench.subject import environment, load, model_name
 from llava.bench.timing import ratios, spread
 from llava.bench.trials import told_when_too_large, try_each
-from llava.commandline import say, warn
+from llava.commandline import say, too_small, warn
 from llava.errors import LlavaError
 from llava.eval import accounting
 from llava.eval.benchmarks.base import Question, Row

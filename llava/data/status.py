@@ -87,7 +87,7 @@ def count_rows(path: Path) -> int:
     try:
         content: Any = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadData(f"not JSON: {error.msg} at line {error.lineno}") from error
+        raise BadData(f"not JSON: {error.msg.removesuffix(' at')} at line {error.lineno}") from error
     for name in ("data", "annotations", "questions"):
         if isinstance(content, dict) and isinstance(content.get(name), list):
             return len(content[name])

@@ -17,13 +17,13 @@ from typing import Any
 
 import tyro
 
-from llava.commandline import BAD_INPUT, DONE, did_you_mean, run, say, warn
+from llava.commandline import BAD_INPUT, DONE, folder_problems, run, say, too_small, warn
 from llava.errors import ConfigurationError, UnsupportedModel
 from llava.eval import benchmarks, scoring
 from llava.eval.processes import Processes
+from llava.loadoptions import LoadOptions
 from llava.methodoptions import EVERY, MethodOptions
 
-EMBEDDED = "llava-nano"
 SCORING: dict[str, tuple[Any, type]] = {
     "score": (scoring.score_command, scoring.ScoreConfig),
     "validate": (scoring.validate_command, scoring.ValidateConfig),
@@ -38,8 +38,7 @@ class RunConfig:
     benchmarks: tyro.conf.Positional[tuple[str, ...]] = ()
     """Names of benchmarks, e.g. pope mme; `python -m llava.data` lists all."""
     reduction: MethodOptions = field(default_factory=MethodOptions)
-    model_path: str | None = None
-    """Folder or hub name of a LLaVA checkpoint; default: the embedded llava-nano."""
+    model: LoadOptions = field(default_factory=LoadOptions)
     data: str | None = None
     """`full`, `mini`, or a folder in the official layout; default: full when it is there, else mini."""
     limit: int | None = None
@@ -59,20 +58,6 @@ class RunConfig:
     reuse: int = 0
     """Megabytes kept of what questions about one image share (features, keys and values), e.g. 512: the same answers in
     less time. 0: every question is computed in full, so that the times of methods compare."""
-    dtype: str | None = None
-    """float32, float16 or bfloat16; default: the checkpoint's on a GPU, float32 on the CPU."""
-    device: str | None = None
-    """cpu, cuda, cuda:1, ..., or auto to spread the layers over all GPUs; default: a GPU if there is one."""
-    attn_implementation: str | None = None
-    """Attention kernel: sdpa, eager or flash_attention_2."""
-    min_pixels: int | None = None
-    """Smaller images are enlarged to so many pixels (Qwen-VL); default: what the checkpoint says."""
-    max_pixels: int | None = None
-    """Larger images are reduced to so many pixels (Qwen-VL); default: what the checkpoint says."""
-    load_8bit: bool = False
-    """Load in 8 bits (bitsandbytes)."""
-    load_4bit: bool = False
-    """Load in 4 bits (bitsandbytes)."""
     output: str = "results"
     """Folder for results and answers, or (with one benchmark) the .json file to write."""
     answers_file: str | None = None
@@ -89,13 +74,7 @@ class RunConfig:
     def problems(self) -> list[str]:
         """Return everything that is wrong, known before any model is loaded."""
         found = scoring.benchmark_problems(self.benchmarks)
-        least = {"batch_size": 1, "limit": 1, "max_new_tokens": 1, "seed": 0, "reuse": 0, "num_chunks": 1}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if isinstance(value, str) and value != "auto":
-                found.append(f"--batch-size {value} is no number: give 8 or another count, or auto.")
-            elif isinstance(value, int) and value < low:
-                found.append(f"--{name.replace('_', '-')} {value} is too small: give at least {low}.")
+        found += too_small(self, batch_size=1, limit=1, max_new_tokens=1, seed=0, reuse=0, num_chunks=1)
         if not 0 <= self.chunk_idx < max(1, self.num_chunks):
             found.append(f"--chunk-idx {self.chunk_idx} is none of the chunks 0 to {self.num_chunks - 1}.")
         single = [
@@ -109,10 +88,8 @@ class RunConfig:
         n_runs = len(self.benchmarks) * len(variants)
         if n_runs > 1 and single:
             found.append(f"{' and '.join(single)} can hold one run only, and {n_runs} are asked for.")
-        found += scoring.data_problems(self.data)
-        found += _loading_problems(self.dtype, self.attn_implementation)
-        if self.load_8bit and self.load_4bit:
-            found.append("--load-8bit and --load-4bit exclude each other: give one of them.")
+        found += scoring.data_problems(self.data) + self.model.problems()
+        found += folder_problems("--output", self._file.parent if self._file else Path(self.output))
         for variant in variants:
             try:
                 variant.build()
@@ -125,25 +102,12 @@ class RunConfig:
         return Path(self.output) if self.output.endswith(".json") else None
 
 
-def _loading_problems(dtype: str | None, attention: str | None) -> list[str]:
-    if dtype is None and attention is None:
-        return []  # spares importing transformers
-    from llava.model.placement import ATTENTION, DTYPES
-
-    chosen = (("--dtype", dtype, tuple(DTYPES)), ("--attn-implementation", attention, ATTENTION))
-    return [
-        f"{flag} {value!r} is not known.{did_you_mean(value, known)} Known: {', '.join(known)}."
-        for flag, value, known in chosen
-        if value is not None and value not in known
-    ]
-
-
 def run_command(config: RunConfig) -> int:
     """Check data and options, load the model once, run every benchmark, print the tables; return the exit code."""
     from llava.eval import data
     from llava.eval.processes import processes
 
-    team = processes(config.device)
+    team = processes(config.model.device)
     if team.count > 1 and config.num_chunks > 1:
         raise ConfigurationError("--num-chunks is for processes that know nothing of each other: leave it out here.")
     sets = [data.locate(benchmarks.get(name), config.data) for name in dict.fromkeys(config.benchmarks)]
@@ -153,22 +117,13 @@ def run_command(config: RunConfig) -> int:
 
 
 def _load_and_run(config: RunConfig, sets: Sequence, team: Processes) -> int:
-    import llava
     from llava.eval import data, identity, screen
     from llava.eval.runner import LoadedModel, MethodRun, Settings, run_benchmark
     from llava.model.families import family_of
-    from llava.model.placement import quantization
 
-    model, processor = llava.load(
-        config.model_path,
-        device=team.device or config.device,
-        dtype=config.dtype,
-        attn_implementation=config.attn_implementation,
-        quantize=quantization(config.load_8bit, config.load_4bit),
-    )
-    processor.configure(min_pixels=config.min_pixels, max_pixels=config.max_pixels)
+    model, processor = config.model.load(team.device)
     processor.blank = config.blank
-    loaded = LoadedModel(model, processor, config.model_path or EMBEDDED, identity.weights_digest(model))
+    loaded = LoadedModel(model, processor, config.model.shown_path, identity.weights_digest(model))
     family, rule = processor.family, family_of(model).budget_rule
     asked = [
         MethodRun(options.build(rule, seed=config.seed), options.label, options.method_file, tuple(options.notes(rule)))

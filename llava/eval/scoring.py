@@ -166,7 +166,8 @@ def validate_command(config: ValidateConfig) -> None:
     """Say that an upload file is in order, or list what a server would object to."""
     benchmark = benchmarks.get(config.benchmark)
     dataset = data.locate(benchmark, config.data)
-    files.require([Path(config.upload_file), *benchmark.score_files(dataset.root)], data.advice([dataset]))
+    files.require([Path(config.upload_file)], "Give the path of the file to check.")
+    files.require(benchmark.score_files(dataset.root), data.advice([dataset]))
     objections = benchmark.validate_upload(dataset.root, Path(config.upload_file))
     if objections:
         raise BadData("\n".join([f"{config.upload_file} would be refused:", *files.shortened(objections)]))
@@ -190,7 +191,8 @@ def judge_command(config: JudgeConfig) -> None:
 def _prepared(name: str, choice: str | None, answers: str, partial: bool) -> tuple[Benchmark, DataSet, list[Row]]:
     benchmark = benchmarks.get(name)
     dataset = data.locate(benchmark, choice)
-    files.require([Path(answers), *benchmark.score_files(dataset.root)], data.advice([dataset]))
+    files.require([Path(answers)], "Give the path of a file with answers.")
+    files.require(benchmark.score_files(dataset.root), data.advice([dataset]))
     skipped: list[str] | None = [] if partial else None
     rows = read_any_answers(benchmark, Path(answers), skipped)
     if skipped:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from llava.errors import BadInput
 from llava.report.cells import Cell, Target
 from llava.report.runs import command_for
 from llava.report.store import Store
@@ -65,20 +64,6 @@ def everything(more: Sequence[str] = ()) -> list[Artefact]:
     from llava.report.tables import tables
 
     return [*tables(more), *ARTEFACTS, Claims()]
-
-
-def named(name: str, known: Iterable[Artefact]) -> Artefact:
-    """Return the artefact of a name.
-
-    Raises:
-        BadInput: there is none; the message lists those there are.
-    """
-    by_name = {artefact.name: artefact for artefact in known}
-    if name not in by_name:
-        kind = name.rstrip("0123456789")
-        numbers = [other.removeprefix(kind) for other in by_name if other.startswith(kind)]
-        raise BadInput(f"There is no {kind} {name.removeprefix(kind)}: give one of {', '.join(numbers)}.")
-    return by_name[name]
 
 
 def words_of(name: str) -> str:

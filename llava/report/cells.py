@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from llava.commandline import did_you_mean
+from llava.commandline import did_you_mean, too_small
 from llava.errors import LlavaError
+from llava.loadoptions import LoadOptions
 from llava.methodoptions import MethodOptions
 
 if TYPE_CHECKING:
     from llava.report.targets import Record
 
-EMBEDDED = "llava-nano"
 FLAGS = (
     *("limit", "model_path", "data", "dtype", "attn_implementation", "min_pixels", "max_pixels", "load_8bit"),
     *("load_4bit", "weights", "val", "seed"),
 )
-"""Fields of `Source` that a command to type repeats."""
+"""Fields of `Source` and of its `model` that a command to type repeats."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,7 @@ class Source:
     """Compute what is missing (continues where it was stopped)."""
     dry_run: bool = False
     """Only list what is missing and how many questions it takes."""
-    model_path: str | None = None
-    """Folder or hub name of a checkpoint; default: the embedded llava-nano."""
+    model: LoadOptions = field(default_factory=LoadOptions)
     weights: Annotated[str | None, tyro.conf.arg(metavar="DIGEST")] = None
     """Weights digest (its beginning), where results of several models of one name are there."""
     data: str | None = None
@@ -111,20 +110,6 @@ class Source:
     """Megabytes for what questions about one image share; 0: all are computed in full, so that times compare."""
     fast: bool = False
     """Compile the layers after the cut and the decoding steps; pays on a GPU, seldom on a CPU."""
-    dtype: str | None = None
-    """float32, float16 or bfloat16."""
-    device: str | None = None
-    """cpu, cuda, ..."""
-    attn_implementation: str | None = None
-    """sdpa, eager or flash_attention_2."""
-    min_pixels: int | None = None
-    """Smaller images are enlarged to so many pixels (Qwen-VL)."""
-    max_pixels: int | None = None
-    """Larger images are reduced to so many pixels (Qwen-VL)."""
-    load_8bit: bool = False
-    """Load in 8 bits (bitsandbytes)."""
-    load_4bit: bool = False
-    """Load in 4 bits (bitsandbytes)."""
     seed: int = 0
     """Seed of everything random."""
     fresh: bool = False
@@ -156,32 +141,17 @@ class Source:
             for name in self.only or ()
             if name not in known
         ]
-        for name, low in (("limit", 1), ("batch_size", 1), ("seed", 0), ("reuse", 0)):
-            value = getattr(self, name)
-            if isinstance(value, str) and value != "auto":
-                found.append(f"--batch-size {value} is no number: give 8 or another count, or auto.")
-            elif isinstance(value, int) and value < low:
-                found.append(f"--{name.replace('_', '-')} {value} is too small: give at least {low}.")
-        if self.load_8bit and self.load_4bit:
-            found.append("--load-8bit and --load-4bit exclude each other: give one of them.")
-        if self.dtype is not None or self.attn_implementation is not None:
-            from llava.model.placement import ATTENTION, DTYPES
-
-            chosen = (("dtype", self.dtype, DTYPES), ("attn-implementation", self.attn_implementation, ATTENTION))
-            found += [
-                f"--{flag} {value!r} is not known.{did_you_mean(value, list(known))} Known: {', '.join(known)}."
-                for flag, value, known in chosen
-                if value is not None and value not in known
-            ]
+        found += too_small(self, limit=1, batch_size=1, seed=0, reuse=0) + self.model.problems()
         return found
 
     @property
     def flags(self) -> str:
         """The flags that differ from the defaults, as one types them."""
-        usual, words = Source(), []
+        mine, usual = ({**vars(source.model), **vars(source)} for source in (self, Source()))
+        words = []
         for name in ("results", *FLAGS):
-            value = getattr(self, name)
-            if value != getattr(usual, name):
+            value = mine[name]
+            if value != usual[name]:
                 words.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}"))
         return " ".join(words)
 
@@ -192,11 +162,6 @@ def method_of(cell: Cell, target: Target, seed: int = 0) -> Any:
         return cell.options.build(target.rule, seed=seed)
     except LlavaError:
         return None
-
-
-def with_options(cell: Cell, **changes: Any) -> Cell:
-    """Return the same benchmark with other method options."""
-    return replace(cell, options=replace(cell.options, **changes))
 
 
 def decoder_layers(record: Record) -> int | None:

@@ -68,6 +68,9 @@ class Figure(Common):
     number: tyro.conf.Positional[str] = ""
     """1 to 8, or `budget`."""
 
+    def problems(self) -> list[str]:
+        return super().problems() + _number_problems("figure", self.number, list(_figures()))
+
 
 @dataclass(frozen=True)
 class Claims(Common):
@@ -111,26 +114,20 @@ def pack(config: Pack) -> None:
 
 def table(config: Table) -> None:
     """Make one table and show it."""
-    from llava.report import artefacts
-
-    _make_one(config, artefacts.named(f"table{config.number}", _known(config)), config.update)
+    name = f"table{config.number}"
+    _make_one(config, next(known for known in _known(config) if known.name == name), config.update)
 
 
 def figure(config: Figure) -> None:
     """Make one figure."""
-    from llava.report import artefacts
-
-    known = _known(config)
-    own_name = any(artefact.name == config.number for artefact in known)
-    name = config.number if own_name and config.number else f"figure{config.number}"
-    _make_one(config, artefacts.named(name, known))
+    _make_one(config, _figures()[config.number])
 
 
 def claims(config: Claims) -> None:
     """Say which of the paper's claims hold."""
-    from llava.report import artefacts
+    from llava.report.claims import Claims as Judged
 
-    _make_one(config, artefacts.named("claims", _known(config)), config.update)
+    _make_one(config, Judged(), config.update)
 
 
 def everything(config: All) -> int:
@@ -162,6 +159,13 @@ def _known(config: Common) -> list[Artefact]:
     from llava.report import artefacts
 
     return artefacts.everything(config.methods)
+
+
+def _figures() -> dict[str, Artefact]:
+    """Number (or name) -> figure."""
+    from llava.report.figures import ARTEFACTS
+
+    return {figure.name.removeprefix("figure"): figure for figure in ARTEFACTS}
 
 
 def _make_one(config: Common, artefact: Artefact, update: Path | None = None) -> None:

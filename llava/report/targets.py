@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.errors import BadData, BadInput
 from llava.eval import identity
-from llava.report.cells import EMBEDDED, Source, Target, decoder_layers
+from llava.loadoptions import EMBEDDED
+from llava.report.cells import Source, Target, decoder_layers
 
 if TYPE_CHECKING:
     from llava.eval.asking import LoadedModel
-    from llava.model.families.base import Family
 
 Record = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ def target_of(source: Source, results: Sequence[Record]) -> Target:
     from llava.model import checkpoints
     from llava.model.families import FAMILIES, family_for
 
-    path = source.model_path
+    path = source.model.model_path
     names = {record["model"]["path"] for record in results}
     if path is None and not source.run and names and EMBEDDED not in names:
         if len(names) > 1:
@@ -56,38 +56,14 @@ def target_of(source: Source, results: Sequence[Record]) -> Target:
         layers = {**config, **config.get("text_config", {})}.get("num_hidden_layers", layers)
     if family is None:
         raise BadInput(f"The results of {name} are of a family this version does not know.")
-    return Target(name, path, family.name, family.budget_rule, layers, takes_videos(family), source.val)
-
-
-def takes_videos(family: Family) -> bool:
-    """Whether models of a family take videos: its adapter says so, or its processor opens them (as grids of frames)."""
-    from llava.model.processing import Processor
-
-    if "video" in family.inputs:
-        return True
-    try:
-        module = importlib.import_module(f"llava.model.processing.{family.name}")
-    except ImportError:
-        return False
-    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Processor)]
-    own = [kind for kind in kinds if getattr(kind, "family", None) == family.name]
-    return any(kind.open_video is not Processor.open_video for kind in own)
+    return Target(name, path, family.name, family.budget_rule, layers, "video" in family.inputs, source.val)
 
 
 def load(source: Source, target: Target) -> LoadedModel:
     """Load the model as the source says."""
-    import llava
     from llava.eval.asking import LoadedModel
-    from llava.model.placement import quantization
 
-    model, processor = llava.load(
-        target.path,
-        device=source.device,
-        dtype=source.dtype,
-        attn_implementation=source.attn_implementation,
-        quantize=quantization(source.load_8bit, source.load_4bit),
-    )
-    processor.configure(min_pixels=source.min_pixels, max_pixels=source.max_pixels)
+    model, processor = replace(source.model, model_path=target.path).load()
     return LoadedModel(model, processor, target.path or EMBEDDED, identity.weights_digest(model))
 
 
@@ -101,7 +77,7 @@ def own_results(source: Source, target: Target, results: Sequence[Record], loade
         BadInput: results of several weights are there, and none are named.
     """
     mine = [record for record in results if record["model"]["name"] == target.name]
-    wanted: dict[str, Any] = {"dtype": source.dtype, "attention": source.attn_implementation}
+    wanted: dict[str, Any] = {"dtype": source.model.dtype, "attention": source.model.attn_implementation}
     if loaded is not None:
         wanted.update(identity.hardware(loaded.model))
         pixels = loaded.processor.settings() or None

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from llava.commandline import MethodOptions, run, say, warn
+from llava.commandline import MethodOptions, run, say, too_small, warn
 from llava.errors import LlavaError
+from llava.loadoptions import LoadOptions
 from llava.model.conversation import TEMPLATES
 
 COMMANDS = """\
@@ -29,16 +30,11 @@ def named(metavar: str, *aliases: str) -> Any:
 class ChatConfig:
     """Talk to a model about images, with its visual tokens pruned by a method of your choice."""
 
-    model_path: Annotated[str | None, named("PATH")] = None
-    """Checkpoint folder or hub name; by default the embedded llava-nano."""
+    model: LoadOptions = field(default_factory=LoadOptions)
     image_file: Annotated[tuple[str, ...], named("PATH [PATH ...]")] = ()
     """Images to talk about: files or links."""
     video_file: Annotated[tuple[str, ...], named("PATH [PATH ...]")] = ()
-    """Videos to talk about: files (Video-LLaVA, Qwen-VL)."""
-    min_pixels: Annotated[int | None, named("COUNT")] = None
-    """Smaller images are enlarged to so many pixels (Qwen-VL); by default what the checkpoint says."""
-    max_pixels: Annotated[int | None, named("COUNT")] = None
-    """Larger images are reduced to so many pixels (Qwen-VL); by default what the checkpoint says."""
+    """Videos to talk about: files (Qwen-VL and Video-LLaVA see many frames, LLaVA four in one picture)."""
     prompt: Annotated[str | None, named("TEXT", "-p")] = None
     """Ask this, print the answer and leave."""
     conv_mode: Annotated[str | None, named("NAME")] = None
@@ -51,16 +47,6 @@ class ChatConfig:
     """Beams of beam search; with more than 1 the answer is not streamed."""
     max_new_tokens: int = 512
     """Longest answer."""
-    device: Annotated[str | None, named("NAME")] = None
-    """cpu, cuda, cuda:1, mps, or auto to spread the layers over all GPUs; by default CUDA if there is one."""
-    dtype: Annotated[str | None, named("NAME")] = None
-    """float32, float16, bfloat16 or auto (as stored); by default auto on CUDA, float32 on the CPU."""
-    attn_implementation: Annotated[str | None, named("NAME")] = None
-    """sdpa, eager or flash_attention_2."""
-    load_8bit: bool = False
-    """Load in 8 bits (bitsandbytes, CUDA)."""
-    load_4bit: bool = False
-    """Load in 4 bits (bitsandbytes, CUDA)."""
     fast: bool = False
     """Compile the layers after the cut and the decoding steps; pays on a GPU, seldom on a CPU."""
     reuse: Annotated[int, named("MEGABYTES")] = 512
@@ -78,15 +64,11 @@ class ChatConfig:
             found.append(f"--temperature {self.temperature} is negative: use 0 (greedy) or for example 0.2.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             found.append(f"--top-p {self.top_p} is outside (0, 1]: use for example 0.9.")
-        for name in ("num_beams", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                found.append(f"--{name.replace('_', '-')} {getattr(self, name)} is too small: give at least 1.")
+        found += too_small(self, num_beams=1, max_new_tokens=1) + self.model.problems()
         if self.reuse < 0:
             found.append(f"--reuse {self.reuse} is negative: give megabytes, or 0 to keep nothing.")
         if self.conv_mode not in (None, *TEMPLATES):
             found.append(f"Unknown conversation mode '{self.conv_mode}'. Known: {', '.join(TEMPLATES)}.")
-        if self.load_8bit and self.load_4bit:
-            found.append("--load-8bit and --load-4bit exclude each other: give one of them.")
         if self.prompt is not None and not self.prompt.strip():
             found.append("The prompt is empty: give a question, e.g. -p 'What is in the image?'.")
         return found
@@ -97,10 +79,8 @@ def chat(config: ChatConfig) -> int:
     # Imported here so that --help and mistakes in the options do not wait for transformers.
     import torch
 
-    from llava.model.builder import load
     from llava.model.families import family_of
     from llava.model.fast import Fast
-    from llava.model.placement import quantization
     from llava.model.reuse import Reuse
     from llava.model.video import video_path
     from llava.serve.session import Conversation, Sampling
@@ -112,16 +92,9 @@ def chat(config: ChatConfig) -> int:
         conversation.add_image(source)  # before the model is loaded: a wrong path is told at once
     for source in config.video_file:
         video_path(source)
-    conversation.model, conversation.processor = load(
-        config.model_path,
-        device=config.device,
-        dtype=config.dtype,
-        attn_implementation=config.attn_implementation,
-        quantize=quantization(config.load_8bit, config.load_4bit),
-    )
+    conversation.model, conversation.processor = config.model.load()
     if config.conv_mode is not None:
         conversation.processor.template = TEMPLATES[config.conv_mode]
-    conversation.processor.configure(min_pixels=config.min_pixels, max_pixels=config.max_pixels)
     for source in config.video_file:
         conversation.add_video(source)
     rule = family_of(conversation.model).budget_rule

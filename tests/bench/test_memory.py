@@ -9,6 +9,7 @@ import torch
 from llava.bench import __main__ as command
 from llava.bench import memory
 from llava.bench.memory import Finding, Memory, collect, examine, held_bytes
+from llava.bench.options import ModelOptions
 from llava.bench.resident import ResidentMemory
 from llava.reduction import registry
 from tests.bench.subjects import Broken, subject
@@ -91,7 +92,7 @@ def test_a_process_says_what_it_found_or_why_it_could_not(monkeypatch, tmp_path)
     assert ignored
     monkeypatch.undo()
     monkeypatch.setattr(memory.signal, "signal", lambda *words: None)
-    options = Memory(model=memory.ModelOptions(model_path=str(tmp_path / "nowhere")))
+    options = Memory(model=ModelOptions(model_path=str(tmp_path / "nowhere")))
     memory._child(sender, options, registry.create("none"))
     assert "nowhere" in heard[1].refused
 

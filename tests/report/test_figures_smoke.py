@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from llava.loadoptions import LoadOptions
 from llava.report import runs
 from llava.report.cells import Source
 from llava.report.figures import bars, looks, sweeps, tradeoff
@@ -28,7 +29,7 @@ def test_every_figure_on_a_tiny_model(tmp_path, monkeypatch):
     checkpoint = write_checkpoint(tmp_path / "tiny")
     write_pope(tmp_path / "playground" / "data" / "eval" / "pope" / "mini")
     monkeypatch.chdir(tmp_path)
-    store = Store(Source("out", run=True, limit=2, model_path=str(checkpoint)))
+    store = Store(Source("out", run=True, limit=2, model=LoadOptions(str(checkpoint))))
     cells = [cell for figure in FIGURES for cell in figure.cells(store.target)]
     left_out = runs.complete(store, cells, lambda sentence: None)
     # 8 visual pivots do not fit into 4 tokens, and MustDrop's windows are 3 wide
@@ -45,7 +46,7 @@ def test_every_figure_on_a_tiny_model(tmp_path, monkeypatch):
     FIGURES[6].make(store, tmp_path / "first")
     assert store.loaded().digest in kept.read_text()
     # What was computed is enough for the same bytes, without a model.
-    again = Store(Source("out", limit=2, model_path=str(checkpoint)))
+    again = Store(Source("out", limit=2, model=LoadOptions(str(checkpoint))))
     for figure in (FIGURES[0], FIGURES[3], FIGURES[6]):
         for path in figure.make(again, tmp_path / "second"):
             assert path.read_bytes() == (tmp_path / "first" / path.name).read_bytes()

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from llava.errors import BadInput
+from llava.loadoptions import LoadOptions
 from llava.methodoptions import MethodOptions
 from llava.report import __main__ as command
 from llava.report import runs
 from llava.report.budgets import budget, options, works_on
 from llava.report.cells import Cell, Source, Target, decoder_layers
 from llava.report.store import Store
-from llava.report.targets import takes_videos
 from tests.report.made_results import result, write
 
 NANO = Target("llava-nano", None, "llava", "llava", 8)
@@ -75,7 +75,7 @@ def test_other_kernels_and_precisions_are_refused_until_one_is_chosen(tmp_path):
     cells = [DART, Cell("mme", DART.options)]
     with pytest.raises(BadInput, match=r"differ in dtype \(bfloat16, float32\)"):
         store(tmp_path).records(cells)
-    assert list(store(tmp_path, dtype="float32").records(cells)) == [DART]
+    assert list(store(tmp_path, model=LoadOptions(dtype="float32")).records(cells)) == [DART]
 
 
 def other(name, digest="abc", **more):
@@ -87,7 +87,7 @@ def test_results_of_other_models_are_left_aside(tmp_path):
     write(tmp_path, result("pope", "dart-128", 1.0), result("mme", "dart-128", 2.0, **other("next")))
     found = store(tmp_path)
     assert (found.target.name, found.target.n_layers, found.left_aside) == ("llava-nano", 8, 1)
-    elsewhere = store(tmp_path, model_path="somewhere/next").target
+    elsewhere = store(tmp_path, model=LoadOptions("somewhere/next")).target
     assert (elsewhere.family, elsewhere.rule, elsewhere.embedded) == ("llava_next", "llava_next", False)
 
 
@@ -97,8 +97,8 @@ def test_of_several_models_or_weights_one_has_to_be_named(tmp_path):
         _ = store(tmp_path).target
     write(tmp_path, result("gqa", "dart-128", 3.0, **other("a", "xyz")))
     with pytest.raises(BadInput, match=r"several weights of a: .*Add --weights"):
-        store(tmp_path, model_path="somewhere/a").get(DART)
-    assert store(tmp_path, model_path="somewhere/a", weights="ab").get(DART)
+        store(tmp_path, model=LoadOptions("somewhere/a")).get(DART)
+    assert store(tmp_path, model=LoadOptions("somewhere/a"), weights="ab").get(DART)
 
 
 def test_what_cannot_be_read_is_told_and_left_out(tmp_path):
@@ -108,13 +108,6 @@ def test_what_cannot_be_read_is_told_and_left_out(tmp_path):
     found = store(tmp_path)
     assert len(found.unreadable) == 2 and any("format 0" in problem for problem in found.unreadable)
     assert [path.name for path, _ in found.files("bench")] == ["bench.json"] and found.files("analysis") == []
-
-
-def test_which_families_take_videos():
-    from llava.model.families import FAMILIES
-
-    found = {family.name: takes_videos(family) for family in FAMILIES}
-    assert found["video_llava"] and found["qwen2_vl"] and found["llava"] and not found["gemma3"]
 
 
 def test_packed_results_are_read_like_the_folder(tmp_path, capsys):

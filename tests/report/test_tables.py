@@ -230,7 +230,7 @@ def test_bad_words_are_told_together(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("4 mistakes") and "no table 9" in said and "Did you mean 'dart'" in said and "'pope'" in said
     assert command.main(["figure", "99", "--results", str(tmp_path)]) == 2
-    assert "There is no figure 99: give one of 1, 2" in capsys.readouterr().err
+    assert "The paper has no figure 99: give one of 1, 2" in capsys.readouterr().err
 
 
 def test_every_table_needs_results_that_can_be_run():

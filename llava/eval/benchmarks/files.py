@@ -92,7 +92,9 @@ def read_json(path: Path, kind: type) -> Any:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         cut = ", where the file ends: it was cut off" if error.pos >= len(text.rstrip()) else ""
-        raise BadData(f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{cut}.") from error
+        raise BadData(
+            f"{path} is not JSON: {error.msg.removesuffix(' at')} at line {error.lineno}, column {error.colno}{cut}."
+        ) from error
     if not isinstance(content, kind):
         raise BadData(f"{path} holds {_kind_name(type(content))}, not {_kind_name(kind)}.")
     return content
@@ -166,7 +168,7 @@ def parse_rows(
             row = json.loads(line)
         except json.JSONDecodeError as error:
             cut = "; the last line, cut off" if number == last and not line.rstrip().endswith("}") else ""
-            problems.add(f"line {number}: not JSON ({error.msg} at column {error.colno}{cut})")
+            problems.add(f"line {number}: not JSON ({error.msg.removesuffix(' at')} at column {error.colno}{cut})")
             continue
         wrong = _wrong_fields(row, required, optional or {})
         if wrong:

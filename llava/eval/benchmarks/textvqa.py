@@ -112,7 +112,7 @@ def read_annotations(path: Path) -> dict[Key, list[str]]:
     try:
         content = json.loads(files.read_text(path))
     except json.JSONDecodeError as error:
-        raise BadData(f"{path} is not JSON: {error.msg} at line {error.lineno}.") from error
+        raise BadData(f"{path} is not JSON: {error.msg.removesuffix(' at')} at line {error.lineno}.") from error
     items = content.get("data") if isinstance(content, dict) else None
     if not isinstance(items, list):
         raise BadData(f"{path} has no list 'data' of annotations.")
