@@ -69,8 +69,7 @@ class VideoLlavaProcessor(Processor):
     def encode(
         self, prompt: str, images: list[Image.Image], videos: list[Video]
     ) -> tuple[list[int], dict[str, Tensor]]:
-        # Without videos, <video> is text, as everywhere.
-        pieces = MARKERS.split(prompt) if videos else re.split(f"({re.escape(IMAGE_MARKER)})", prompt)
+        pieces = MARKERS.split(prompt)  # also without videos: as text, <video> would become the placeholder of one
         check_count(IMAGE_MARKER, pieces.count(IMAGE_MARKER), len(images), "images")
         check_count(VIDEO_MARKER, pieces[1::2].count(VIDEO_MARKER), len(videos), "videos")
         blocks = {
