@@ -1,12 +1,14 @@
-"""Make images/web_desktop.png and images/web_phone.png from the running demo with the embedded model.
+"""Make the pictures of the web demo, images/web_*.png, from the running demo with the embedded model.
 
-Usage: python scripts/web_screenshots.py [FOLDER]. Needs the extras web and dev, and Debian's chromium and
-chromium-driver.
+Usage: python scripts/web_screenshots.py, or with a FOLDER for these and some more. Needs the extras web and dev, and
+Debian's chromium and chromium-driver. Run it again when the embedded model or the page has changed, and look at them.
 """
 
 import io
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -17,51 +19,114 @@ sys.path.insert(0, str(ROOT))
 import llava  # noqa: E402
 from llava.serve.web.__main__ import DEFAULTS  # noqa: E402
 from llava.serve.web.demo import Demo  # noqa: E402
+from llava.serve.web.examples import EXAMPLES  # noqa: E402
 from llava.serve.web.server import Server  # noqa: E402
-from llava.serve.web.settings import Setting  # noqa: E402
+from llava.serve.web.settings import Choice, Setting  # noqa: E402
 from tests.serve.web.browser import DESKTOP, PHONE, Browser, missing  # noqa: E402
 
 COLOURS = 128
-EXAMPLE = Setting("Describe the image.", DEFAULTS, "stars")
-PHONE_SCREENS = 2  # how much of the phone's long page is shown
+ABOVE = 12  # pixels above what is scrolled to
+PATIENCE = 240.0  # seconds for an answer
+POINTED_CARD, POINTED_CELL = 2, 0.31  # of the second method, a cell in this part of the picture
 
 
-def shot(browser: Browser, file: Path, width: int, height: int) -> None:
+@dataclass(frozen=True)
+class Shot:
+    """A picture to make: its name, the setting, the window, and what to do before."""
+
+    name: str
+    setting: Setting
+    size: tuple[int, int]
+    prepare: Callable[[Browser], None]
+    again: bool = True
+
+
+def example(name: str, *choices: Choice) -> Setting:
+    """An example with its own question."""
+    return Setting(EXAMPLES[name].question, choices or DEFAULTS, name)
+
+
+def unfold(browser: Browser) -> None:
+    """Show how to reproduce it."""
+    browser.js("document.querySelector('.reproduce').open = true")
+
+
+def results(browser: Browser) -> None:
+    """Scroll to the results."""
+    top = browser.js("return document.querySelector('#layers').getBoundingClientRect().top + scrollY")
+    browser.js("scrollTo(0, arguments[0])", top - ABOVE)
+
+
+def scores(browser: Browser) -> None:
+    """Go back to the middle layer, colour by score and point at a patch."""
+    browser.js(
+        "const s = document.querySelector('#layer'); s.value = Math.round(s.max / 2);"
+        "s.dispatchEvent(new Event('input', {bubbles: true})); document.querySelector('#shade').click();"
+        "const cells = document.querySelectorAll('.card')[arguments[0]].querySelectorAll('rect[data-s]:not(.gone)');"
+        "cells[Math.floor(cells.length * arguments[1])]"
+        ".dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))",
+        POINTED_CARD,
+        POINTED_CELL,
+    )
+
+
+def mistake(browser: Browser) -> None:
+    """Ask with a budget that cannot be read."""
+    browser.type("#budget-1", "many")
+    browser.ask(PATIENCE)
+
+
+PHONE_LONG = (PHONE[0], 2 * PHONE[1])  # the phone's page is long
+SHOTS = (
+    Shot("web_desktop", example("stars"), DESKTOP, unfold),
+    Shot("web_scores", example("sign"), (DESKTOP[0], 700), scores, again=False),
+    Shot("web_video", example("clip"), (DESKTOP[0], 900), lambda browser: None, again=False),
+    Shot("web_phone", example("stars"), PHONE_LONG, results),
+    Shot("web_phone_top", example("stars"), PHONE_LONG, mistake, again=False),
+    Shot("web_phone_video", example("clip"), PHONE_LONG, results, again=False),
+)
+SHOWN = ("web_desktop", "web_scores", "web_video", "web_phone")  # kept; the others are for looking at
+
+
+def shoot(browser: Browser, url: str, shot: Shot, file: Path) -> None:
     """Write what the window shows as a small PNG."""
+    browser.size(*shot.size)
+    browser.open(url + shot.setting.query())
+    browser.ask(PATIENCE)
+    if shot.again:
+        browser.ask(PATIENCE)  # once more, when everything is warm
+    browser.js("document.activeElement.blur()")
+    shot.prepare(browser)
+    browser.js("return new Promise(done => setTimeout(done, 600))")
     picture = Image.open(io.BytesIO(browser.driver.get_screenshot_as_png())).convert("RGB")
-    picture = picture.crop((0, 0, width, height)).quantize(COLOURS, Image.Quantize.FASTOCTREE, kmeans=2)
+    picture = picture.crop((0, 0, *shot.size)).quantize(COLOURS, Image.Quantize.FASTOCTREE, kmeans=2)
     picture.save(file, optimize=True)
     print(f"{file}: {file.stat().st_size // 1000} kB")
+    for sort, found in (("Complaints", browser.errors()), ("Foreign hosts", browser.strangers())):
+        if found:
+            print(f"{sort}: {found}")
+    if browser.width() > shot.size[0]:
+        print(f"The page is {browser.width()} pixels wide, the window {shot.size[0]}.")
 
 
-def main(folder: Path) -> int:
+def main(folder: Path | None) -> int:
     if missing():
         print(missing(), file=sys.stderr)
         return 2
     demo = Demo(*llava.load())
     demo.warm_up()
+    shots = [shot for shot in SHOTS if folder is not None or shot.name in SHOWN]
     with Server(demo, Setting(choices=DEFAULTS)) as server, tempfile.TemporaryDirectory() as profile:
         browser = Browser(Path(profile))
         try:
-            for name, (width, height) in (("web_desktop.png", DESKTOP), ("web_phone.png", PHONE)):
-                browser.size(width, height)
-                browser.open(server.url + EXAMPLE.query())
-                browser.ask()  # once more, when everything is warm
-                browser.ask()
-                browser.js("document.activeElement.blur()")
-                if name == "web_desktop.png":
-                    browser.js("document.querySelector('.reproduce').open = true")
-                else:
-                    top = browser.js("return document.querySelector('#layers').getBoundingClientRect().top")
-                    browser.size(width, PHONE_SCREENS * height)
-                    browser.js("scrollTo(0, arguments[0])", top - 12)
-                    height *= PHONE_SCREENS
-                browser.js("return new Promise(done => setTimeout(done, 400))")
-                shot(browser, folder / name, width, height)
+            for shot in shots:
+                shoot(browser, server.url, shot, (folder or ROOT / "images") / f"{shot.name}.png")
         finally:
             browser.close()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "images"))
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else None))

@@ -68,6 +68,10 @@ class Answer:
         return f"{first}{self.n_tokens} tokens in {_short_time(self.seconds)}"
 
 
+class Interrupted(LlavaError):
+    """The answer was given up before its end, because nobody wants it any more."""
+
+
 class Conversation:
     """Turns, images and videos so far; `ask` answers the next question with the whole history in the prompt.
 
@@ -111,14 +115,21 @@ class Conversation:
         self.turns, self.images, self.videos = [], [], []
         self._new_images, self._new_videos = 0, 0
 
-    def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Answer:
+    def ask(
+        self,
+        question: str,
+        on_text: Callable[[str], None] | None = None,
+        wanted: Callable[[], bool] | None = None,
+    ) -> Answer:
         """Answer the next question and add it to the history; on an error the history stays as it was.
 
         Args:
             question: its text.
             on_text: called with each finished piece of the answer (not with beams).
+            wanted: asked before the prefill and after every token (not with beams) whether to go on.
 
         Raises:
+            Interrupted: `wanted` said no.
             BadInput: the question holds an image marker of its own, or the conversation has become too long.
             LlavaError: the device ran out of memory.
         """
@@ -133,7 +144,7 @@ class Conversation:
         inputs = self.processor([prompt], [self.images], [self.videos])
         length = inputs["input_ids"].shape[1]
         self._check_length(length)
-        streamer = _Streamer(self.processor.tokenizer, on_text) if self.sampling.num_beams == 1 else None
+        streamer = _Streamer(self.processor.tokenizer, on_text, wanted) if self.sampling.num_beams == 1 else None
         try:
             with torch.inference_mode():
                 output = self.model.generate(**inputs, **self.sampling.arguments(), streamer=streamer)
@@ -159,15 +170,17 @@ class Conversation:
 
 
 class _Streamer(TextStreamer):
-    """Hands finished text to a function and notes when the first token came."""
+    """Hands finished text to a function, notes when the first token came, and ends what is no longer wanted."""
 
-    def __init__(self, tokenizer: Any, on_text: Callable[[str], None] | None):
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None] | None, wanted: Callable[[], bool] | None = None):
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.on_text = on_text
+        self.on_text, self.wanted = on_text, wanted
         self.first_token_at: float | None = None
         self._prompt_seen = False
 
     def put(self, value: torch.Tensor) -> None:
+        if self.wanted is not None and not self.wanted():
+            raise Interrupted("The answer was given up before its end.")
         if self._prompt_seen and self.first_token_at is None:
             self.first_token_at = time.perf_counter()
         self._prompt_seen = True

@@ -33,6 +33,10 @@ class WebConfig:
     other users of the machine can read command lines.)"""
     max_image_mb: Annotated[float, tyro.conf.arg(metavar="MB")] = Limits.image_bytes / 2**20
     """Largest image file that may be uploaded."""
+    max_video_mb: Annotated[float, tyro.conf.arg(metavar="MB")] = Limits.video_bytes / 2**20
+    """Largest video file that may be uploaded."""
+    max_video_seconds: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = Limits.video_seconds
+    """Longest video that may be asked about."""
     max_waiting: Annotated[int, tyro.conf.arg(metavar="COUNT")] = Limits.waiting
     """Visitors that may wait for their turn; one is served at a time."""
     max_new_tokens: Annotated[int, tyro.conf.arg(metavar="COUNT")] = Limits.new_tokens
@@ -49,8 +53,9 @@ class WebConfig:
         found = []
         if not 0 <= self.port <= 65535:
             found.append(f"--port {self.port} is no port: give a number from 1 to 65535, or 0 for any free one.")
-        if not self.max_image_mb > 0:
-            found.append(f"--max-image-mb {self.max_image_mb} is too small: give for example 10.")
+        for name in ("max_image_mb", "max_video_mb", "max_video_seconds"):
+            if not getattr(self, name) > 0:
+                found.append(f"--{name.replace('_', '-')} {getattr(self, name)} is too small: give for example 10.")
         for name in ("max_waiting", "max_new_tokens"):
             if getattr(self, name) < 1:
                 found.append(f"--{name.replace('_', '-')} {getattr(self, name)} is too small: give at least 1.")
@@ -59,7 +64,11 @@ class WebConfig:
     def all_limits(self) -> Limits:
         """What visitors may send."""
         return Limits(
-            image_bytes=int(self.max_image_mb * 2**20), waiting=self.max_waiting, new_tokens=self.max_new_tokens
+            image_bytes=int(self.max_image_mb * 2**20),
+            video_bytes=int(self.max_video_mb * 2**20),
+            video_seconds=self.max_video_seconds,
+            waiting=self.max_waiting,
+            new_tokens=self.max_new_tokens,
         )
 
     def shared_words(self) -> list[str]:

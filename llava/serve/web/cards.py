@@ -85,14 +85,16 @@ def layers(n_layers: int) -> str:
 def reproduce(talk: Talk, shared: Sequence[str]) -> str:
     """Return the link to this setting and the command line of every column."""
     link = escape(talk.setting.query(), quote=True)
-    lines = [command_line(column.choice, talk.image_name, talk.questions, shared) for column in talk.columns]
+    lines = [command_line(column.choice, talk.medium.words, talk.questions, shared) for column in talk.columns]
     items = "".join(
         f'<div class="line"><code>{escape(line)}</code><button type="button" class="copy">Copy</button></div>'
         for line in lines
     )
     note = ""
     if not talk.setting.example:
-        note = "<p>The link leaves out your image, which stays on this machine; choose it again there.</p>"
+        note = (
+            f"<p>The link leaves out your {talk.medium.kind}, which stays on this machine; choose it again there.</p>"
+        )
     return (
         '<details class="reproduce"><summary>Reproduce this</summary>'
         f'<p><a href="{link}" id="setting-link">Link to this question, these methods and budgets</a></p>{note}'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,22 +9,20 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from llava.errors import BadInput, ConfigurationError, LlavaError
 from llava.model.families import family_of
-from llava.model.images import FORMATS, load_image
 from llava.model.pruning import Pruning
 from llava.model.report import Report
 from llava.reduction import registry
-from llava.report.overlay_boards import Board, boards
-from llava.serve.session import Answer, Conversation, Sampling
+from llava.report.overlay_boards import Board
+from llava.serve.session import Answer, Conversation, Interrupted, Sampling
+from llava.serve.web.media import IMAGE, VIDEO, Medium, drawn_boards, frame_boards, open_film, open_image, takes_videos
 from llava.serve.web.settings import NONE, Choice, Limits, Setting, choice_problems, question_problem
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 STOPPED = "Stopped."
-NO_TOKEN = -1
 WARM_UP_SIDE, WARM_UP_TOKENS = 64, 2
 
 
@@ -69,20 +66,22 @@ class Column:
 
 @dataclass
 class Talk:
-    """One conversation about one image, in several columns; the first is the unpruned model.
+    """One conversation about one image or video, in several columns; the first is the unpruned model.
 
     Args:
         setting: the latest question and the methods.
-        image: what it is about.
-        image_name: what to call the image's file in a command line.
-        boards: what the vision tower is shown of it.
+        medium: what it is about.
+        boards: what the vision tower is shown of it, frame by frame.
+        whole: the same before a picture of several frames was cut.
+        leave: set when nobody wants the answer any more that is on its way.
     """
 
     setting: Setting
-    image: Image.Image
-    image_name: str
+    medium: Medium
     columns: list[Column]
     boards: list[Board]
+    whole: list[Board]
+    leave: threading.Event = field(default_factory=threading.Event)
 
     @property
     def broken(self) -> bool:
@@ -90,9 +89,20 @@ class Talk:
         latest = [column.turns[-1] for column in self.columns if column.turns]
         return any(turn.status in (WAITING, RUNNING) or turn.problem == STOPPED for turn in latest)
 
-    def goes_on(self, choices: Sequence[Choice], image_name: str) -> bool:
+    def goes_on(self, choices: Sequence[Choice], kind: str, path: str | None) -> bool:
         """Whether a further question belongs here, rather than to a new conversation."""
-        return not self.broken and self.setting.choices == tuple(choices) and self.image_name == image_name
+        same = (self.medium.kind, self.medium.path) == (kind, path)
+        return same and not self.broken and self.setting.choices == tuple(choices)
+
+    def stop(self) -> list[int]:
+        """End the answer that is on its way, at the latest after its next token; returns the columns without one."""
+        self.leave.set()
+        ended = []
+        for number, column in enumerate(self.columns):
+            if column.turns and column.turns[-1].status in (WAITING, RUNNING):
+                column.turns[-1].status, column.turns[-1].problem = FAILED, STOPPED
+                ended.append(number)
+        return ended
 
     @property
     def questions(self) -> list[str]:
@@ -125,35 +135,29 @@ class Demo:
         """Names of the methods that work with this model, as far as is known before they run."""
         return [name for name in registry.names() if name != NONE.method and self._works(name)]
 
-    def open_upload(self, path: str | Path | None) -> Image.Image:
-        """Return the image of an uploaded file.
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What conversations can be about: images, and videos if the model takes them."""
+        return (IMAGE, VIDEO) if takes_videos(self.processor) else (IMAGE,)
+
+    def open(self, kind: str, path: str | Path | None, name: str = "") -> Medium:
+        """Return the image or video of an uploaded file.
+
+        Args:
+            kind: IMAGE or VIDEO.
+            path: the file; None if nothing was uploaded.
+            name: what to call it in a command line; by default its own name.
 
         Raises:
-            BadInput: there is none, it is too large, or it is no image.
+            BadInput: there is none, it is too large or too long, or it is of another kind.
         """
-        if path is None:
-            raise BadInput("There is no image: upload one, or pick one of the examples.")
-        file, limits = Path(path), self.limits
-        size = file.stat().st_size
-        if size > limits.image_bytes:
-            raise BadInput(
-                f"The image file has {size / 2**20:.1f} MB: {limits.image_bytes / 2**20:.0f} MB are allowed. Save it "
-                "smaller, or as JPEG."
-            )
-        data = file.read_bytes()
-        try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return load_image(io.BytesIO(data))  # which says what is wrong with it
-        if width * height > limits.image_pixels:
-            raise BadInput(
-                f"The image has {width} x {height} pixels: {limits.image_pixels / 1e6:.0f} million are allowed. Make "
-                "it smaller."
-            )
-        return load_image(io.BytesIO(data))
+        if path is not None and not name:
+            name = Path(path).name
+        if kind == VIDEO:
+            return open_film(path, name, self.limits, self.processor)
+        return open_image(path, name, self.limits)
 
-    def begin(self, setting: Setting, image: Image.Image, image_name: str) -> Talk:
+    def begin(self, setting: Setting, medium: Medium) -> Talk:
         """Return a new conversation.
 
         Raises:
@@ -165,16 +169,10 @@ class Demo:
         columns = []
         for choice in (NONE, *setting.choices):
             conversation = self._conversation(self.limits.new_tokens)
-            conversation.add_image(image)
+            medium.show(conversation)
             columns.append(Column(choice, choice.build(self.family.budget_rule, self.limits), conversation))
-        return Talk(setting, image, image_name, columns, self.boards(image))
-
-    def boards(self, image: Image.Image) -> list[Board]:
-        """Return what the vision tower is shown of an image; where its tokens stand there, if that is known."""
-        try:
-            return boards(self.model, self.processor, self.processor([self.processor.prompt("?")], [[image]]))[0]
-        except LlavaError:
-            return [Board(np.asarray(image), np.full((image.height, image.width), NO_TOKEN))]
+        whole = drawn_boards(self.model, self.processor, medium)
+        return Talk(setting, medium, columns, frame_boards(whole, medium), whole)
 
     def ask(self, talk: Talk, question: str) -> Iterator[int]:
         """Put a question to all columns, one after the other; yields the number of a column whenever it has changed.
@@ -190,51 +188,49 @@ class Demo:
         if problem is not None:
             raise BadInput(problem)
         question = question.strip()
+        talk.leave = leave = threading.Event()
         for number, column in enumerate(talk.columns):
             column.turns.append(Turn(question))
             yield number
-        for number, column in enumerate(talk.columns):
-            for _ in self._answer(column, column.turns[-1]):
-                yield number
+        try:
+            for number, column in enumerate(talk.columns):
+                if not leave.is_set():
+                    for _ in self._answer(column, column.turns[-1], leave):
+                        yield number
+        except GeneratorExit:  # the visitor went away; nobody waits for the thread, which ends after its next token
+            leave.set()
+            raise
 
-    def _answer(self, column: Column, turn: Turn) -> Iterator[None]:
+    def _answer(self, column: Column, turn: Turn, leave: threading.Event) -> Iterator[None]:
         """Answer one turn in a thread; yields at the beginning, after every piece of text, and at the end."""
         pieces: SimpleQueue[str | None] = SimpleQueue()
-        leave = threading.Event()
         made = Turn(turn.question)  # what the thread makes of it; the page's own turn changes here only
         worker = threading.Thread(target=self._work, args=(column, made, pieces, leave), daemon=True)
         turn.status = RUNNING
         yield
         worker.start()
-        try:
-            while (piece := pieces.get()) is not None:
-                turn.text += piece
-                yield
-        finally:
-            leave.set()
-            worker.join()
+        while (piece := pieces.get()) is not None:
+            turn.text += piece
+            yield
+        if turn.problem == STOPPED:  # said already, whatever was ready in between
+            return
         turn.text = made.text or turn.text
         turn.answer, turn.report, turn.problem, turn.status = made.answer, made.report, made.problem, made.status
         yield
 
     def _work(self, column: Column, made: Turn, pieces: SimpleQueue[str | None], leave: threading.Event) -> None:
-        def on_text(piece: str) -> None:
-            if leave.is_set():
-                raise _Left
-            pieces.put(piece)
-
         made.status = FAILED
         try:
             with self._alone, Pruning(column.method, self.model, scores=True) as pruning:
-                answer = column.conversation.ask(made.question, on_text)
+                answer = column.conversation.ask(made.question, pieces.put, lambda: not leave.is_set())
                 made.report = pruning.last
             made.answer, made.text, made.status = answer, answer.text, DONE
-        except _Left:
+        except Interrupted:
             made.problem = STOPPED
         except LlavaError as error:
             made.problem = str(error)
         except Exception as error:  # whatever goes wrong in one column must reach the page
-            made.problem = f"This method failed on this image: {type(error).__name__}."
+            made.problem = f"This method failed here: {type(error).__name__}."
         finally:
             pieces.put(None)
 
@@ -247,7 +243,3 @@ class Demo:
 
     def _conversation(self, new_tokens: int) -> Conversation:
         return Conversation(self.model, self.processor, Sampling(max_new_tokens=new_tokens))
-
-
-class _Left(Exception):
-    """The visitor went away or pressed Stop."""

@@ -17,7 +17,7 @@ API = "/gradio_api"
 OPEN = re.compile(
     r"/|/(config|login|logout|theme\.css|favicon\.ico|manifest\.json|robots\.txt)/?|/(assets|static|svelte)/[^\\]*"
     rf"|{API}/(login_check|token|app_id|user|info|theme\.css|startup-events|upload|upload_progress|cancel|reset|queue/join"
-    r"|queue/data|heartbeat/\w+)/?"
+    r"|queue/data|heartbeat/\w+|run/predict)/?"
 )
 FILE = re.compile(rf"{API}/file=(.*)", re.DOTALL)
 SMALL = 64 * 1024  # bytes of a request that is no upload
@@ -26,7 +26,8 @@ ENVELOPE = 4096  # bytes that an upload may have beside its file
 # Scripts and styles only from here (the page's own are inline), images also as data, and no connection elsewhere.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' blob: data:; worker-src 'self' blob:; "
+    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self' blob: data:; "
+    "worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 HEADERS = [

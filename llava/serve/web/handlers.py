@@ -5,20 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from llava.errors import LlavaError
 from llava.serve.web import cards
-from llava.serve.web.demo import FAILED, RUNNING, STOPPED, WAITING, Column, Demo, Talk
+from llava.serve.web.demo import RUNNING, Column, Demo, Talk
 from llava.serve.web.examples import Example
+from llava.serve.web.media import VIDEO
 from llava.serve.web.picture import Fate, caption, drawing, fate
 from llava.serve.web.settings import Choice, Setting
 
 BETWEEN_UPDATES = 0.08  # seconds; a page gains nothing from more while an answer streams
-NO_NAME = "image.png"
 
 Updates = dict[Any, Any]
 
@@ -34,15 +33,25 @@ class Card:
 
 @dataclass(frozen=True)
 class Parts:
-    """What can be filled in, and where results go."""
+    """What can be filled in, and where results go.
 
+    Args:
+        tabs, kind: which of image and video is shown, and asked about.
+        image, video: the boxes for uploads.
+        image_example, video_example: the name of the example in each box; empty for an upload.
+    """
+
+    tabs: Any
+    kind: Any
     image: Any
+    video: Any
+    image_example: Any
+    video_example: Any
     question: Any
     methods: Sequence[Any]
     budgets: Sequence[Any]
     options: Sequence[Any]
     talk: Any
-    example: Any
     message: Any
     layers: Any
     reproduce: Any
@@ -52,7 +61,8 @@ class Parts:
     @property
     def typed(self) -> list[Any]:
         """Inputs of a question, in the order `Handlers.ask` takes them."""
-        return [self.image, self.example, self.question, self.talk, *self.methods, *self.budgets, *self.options]
+        media = [self.kind, self.image, self.video, self.image_example, self.video_example]
+        return [*media, self.question, self.talk, *self.methods, *self.budgets, *self.options]
 
     @property
     def results(self) -> list[Any]:
@@ -61,9 +71,22 @@ class Parts:
         return [self.question, self.talk, self.message, self.layers, self.reproduce, self.empty, *pieces]
 
     @property
+    def picked(self) -> list[Any]:
+        """What an example fills in."""
+        return [
+            self.tabs,
+            self.kind,
+            self.image,
+            self.video,
+            self.image_example,
+            self.video_example,
+            self.question,
+        ]
+
+    @property
     def filled(self) -> list[Any]:
         """What a link fills in."""
-        return [self.image, self.example, self.question, *self.methods, *self.budgets, *self.options]
+        return [*self.picked, *self.methods, *self.budgets, *self.options]
 
 
 @dataclass(frozen=True)
@@ -72,7 +95,7 @@ class Handlers:
 
     Args:
         demo: the model.
-        examples: images to pick from, by name.
+        examples: images and videos to pick from, by name.
         defaults: what is filled in where a link says nothing.
         shared: words of the command line that say which model runs here.
         parts: what is on the page.
@@ -84,10 +107,21 @@ class Handlers:
     shared: Sequence[str]
     parts: Parts
 
-    def ask(self, path: str | None, name: str, question: str, talk: Talk | None, *typed: str) -> Iterator[Updates]:
+    def ask(
+        self,
+        kind: str,
+        image: str | None,
+        video: str | None,
+        image_example: str,
+        video_example: str,
+        question: str,
+        talk: Talk | None,
+        *typed: str,
+    ) -> Iterator[Updates]:
         """Answer with every method, one after the other; yields what has changed on the page."""
+        path, name = (video, video_example) if kind == VIDEO else (image, image_example)
         try:
-            talk = self._talk(path, name, question or "", talk, self._choices(typed))
+            talk = self._talk(kind, path, name, question or "", talk, self._choices(typed))
             changes = self.demo.ask(talk, question or "")
             for number in changes:
                 if number == len(talk.columns) - 1:  # the question stands in all columns
@@ -106,19 +140,18 @@ class Handlers:
         yield {self.parts.reproduce: cards.reproduce(talk, self.shared)}
 
     def stop(self, talk: Talk | None) -> Updates:
-        """Say in every column that has no answer yet that there will be none."""
+        """End the answer, and say in every column that has none yet that there will be none."""
         updates: Updates = {self.parts.message: ""}
-        if talk is None:
-            return updates
-        for number, column in enumerate(talk.columns):
-            if column.turns and column.turns[-1].status in (WAITING, RUNNING):
-                column.turns[-1].status, column.turns[-1].problem = FAILED, STOPPED
+        if talk is not None:
+            for number in talk.stop():
                 updates |= self._column(talk, number)
         return updates
 
-    def clear(self) -> Updates:
-        """Forget the conversation."""
+    def clear(self, talk: Talk | None) -> Updates:
+        """Forget the conversation, and end the answer that is on its way."""
         parts = self.parts
+        if talk is not None:
+            talk.stop()
         return {
             parts.talk: None,
             parts.message: "",
@@ -128,10 +161,10 @@ class Handlers:
             **{card.box: gr.update(visible=False) for card in parts.cards},
         }
 
-    def pick(self, number: int) -> tuple[str, str, str]:
-        """Take an example: its image, its name, its question."""
+    def pick(self, number: int) -> Updates:
+        """Take an example: its image or video, and its question."""
         name = list(self.examples)[number]
-        return str(self.examples[name].file), name, self.examples[name].question
+        return {**self._example(name), self.parts.question: self.examples[name].question}
 
     def fill(self, request: gr.Request) -> Updates:
         """Fill in what the link says that opened the page."""
@@ -141,7 +174,7 @@ class Handlers:
             return {parts.question: gr.skip()}
         updates: Updates = {}
         if setting.example:
-            updates |= {parts.image: str(self.examples[setting.example].file), parts.example: setting.example}
+            updates |= self._example(setting.example)
         if setting.question:
             updates[parts.question] = setting.question
         if setting.choices:
@@ -160,19 +193,31 @@ class Handlers:
         rows = zip(typed[:n], typed[n : 2 * n], typed[2 * n :], strict=True)
         return tuple(Choice(*((text or "").strip() for text in row)) for row in rows if (row[0] or "").strip())
 
-    def _talk(self, path: str | None, name: str, question: str, talk: Talk | None, choices: tuple[Choice, ...]) -> Talk:
+    def _example(self, name: str) -> Updates:
+        parts, example = self.parts, self.examples[name]
+        box, held = (parts.video, parts.video_example) if example.kind == VIDEO else (parts.image, parts.image_example)
+        return {
+            parts.tabs: gr.Tabs(selected=example.kind),
+            parts.kind: example.kind,
+            box: str(example.file),
+            held: name,
+        }
+
+    def _talk(
+        self, kind: str, path: str | None, name: str, question: str, talk: Talk | None, choices: tuple[Choice, ...]
+    ) -> Talk:
         """The conversation a question belongs to: the one so far, or a new one if something was changed in between.
 
         The same question once more, with nothing changed, also begins anew.
         """
         example = self.examples.get(name or "")
-        image_name = example.shown if example else Path(path or NO_NAME).name
+        file = str(example.file) if example else path
         again = talk is not None and question.strip() == talk.questions[-1]
-        if talk is not None and not again and talk.goes_on(choices, image_name):
+        if talk is not None and not again and talk.goes_on(choices, kind, file):
             talk.setting = replace(talk.setting, question=question.strip())
             return talk
-        image = self.demo.open_upload(example.file if example else path)
-        return self.demo.begin(Setting(question.strip(), choices, name or ""), image, image_name)
+        medium = self.demo.open(kind, file, example.shown if example else "")
+        return self.demo.begin(Setting(question.strip(), choices, name or ""), medium)
 
     def _begun(self, talk: Talk) -> Updates:
         parts, updates = self.parts, Updates()
@@ -201,8 +246,9 @@ class Handlers:
 
 def _top(talk: Talk, column: Column, known: Fate | None) -> str:
     resize = column.method.resized if getattr(column.method, "resizes", False) else None
-    picture = drawing(talk.boards, known, resize if known else None)
-    return cards.head(column) + picture + caption(known, smaller=resize is not None)
+    if resize is not None and known is not None:
+        return cards.head(column) + drawing(talk.whole, known, resize) + caption(talk.whole, known, smaller=True)
+    return cards.head(column) + drawing(talk.boards, known) + caption(talk.boards, known)
 
 
 def _bottom(talk: Talk, column: Column) -> str:

@@ -13,6 +13,7 @@ from llava.serve.web import cards
 from llava.serve.web.demo import Demo
 from llava.serve.web.examples import Example
 from llava.serve.web.handlers import Card, Handlers, Parts
+from llava.serve.web.media import IMAGE, MB, VIDEO
 from llava.serve.web.settings import Choice, Setting
 
 STATIC = Path(__file__).parent / "static"
@@ -31,7 +32,7 @@ def build(demo: Demo, examples: Mapping[str, Example], defaults: Setting, shared
 
     Args:
         demo: the model behind it.
-        examples: images to pick from, by name.
+        examples: images and videos to pick from, by name.
         defaults: what is filled in at first.
         shared: words of the command line that say which model runs here.
     """
@@ -39,7 +40,7 @@ def build(demo: Demo, examples: Mapping[str, Example], defaults: Setting, shared
         gr.HTML(_static("header.html"))
         with gr.Row(elem_id="columns"):
             with gr.Column(elem_id="controls", scale=0, min_width=300):
-                image, gallery = _pictures(examples, defaults.example)
+                tabs, kind, boxes, gallery = _media(demo, examples, defaults.example)
                 question = gr.Textbox(
                     defaults.question,
                     label="Question",
@@ -53,6 +54,7 @@ def build(demo: Demo, examples: Mapping[str, Example], defaults: Setting, shared
                     ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=90)
                     stop = gr.Button("Stop", elem_id="stop", min_width=60)
                     new = gr.Button("Start anew", elem_id="new", min_width=90)
+                place = gr.HTML("", elem_id="place")  # Gradio writes the place in the queue over it
             with gr.Column(elem_id="results", scale=1, min_width=300):
                 message = gr.HTML("", elem_id="message")
                 empty = gr.HTML(_static("empty.html"), elem_id="empty")
@@ -60,14 +62,20 @@ def build(demo: Demo, examples: Mapping[str, Example], defaults: Setting, shared
                 with gr.Row(elem_id="cards"):
                     columns = [_card() for _ in range(demo.limits.methods + 1)]
                 reproduce = gr.HTML("", elem_id="reproduce")
+        held = examples[defaults.example].kind
+        own = {name: gr.State(defaults.example if name == held else "") for name in (IMAGE, VIDEO)}
         parts = Parts(
-            image=image,
+            tabs=tabs,
+            kind=kind,
+            image=boxes[IMAGE],
+            video=boxes[VIDEO],
+            image_example=own[IMAGE],
+            video_example=own[VIDEO],
             question=question,
             methods=methods,
             budgets=budgets,
             options=options,
             talk=gr.State(None, time_to_live=HOUR),
-            example=gr.State(defaults.example),
             message=message,
             layers=layers,
             reproduce=reproduce,
@@ -83,12 +91,17 @@ def build(demo: Demo, examples: Mapping[str, Example], defaults: Setting, shared
             parts.results,
             trigger_mode="once",
             concurrency_limit=1,
-            **quiet,
+            show_progress="full",
+            show_progress_on=place,
+            api_visibility="private",
         )
+        # What computes nothing does not wait behind questions, and works when the queue is full.
+        quiet["queue"] = False
         stop.click(handlers.stop, parts.talk, parts.results, cancels=[running], **quiet)
-        new.click(handlers.clear, None, parts.results, cancels=[running], **quiet)
-        gallery.click(handlers.pick, gallery, [image, parts.example, question], **quiet)
-        gr.on([image.upload, image.clear], lambda: "", None, parts.example, **quiet)
+        new.click(handlers.clear, parts.talk, parts.results, cancels=[running], **quiet)
+        gallery.click(handlers.pick, gallery, parts.picked, **quiet)
+        for name, box in boxes.items():
+            gr.on([box.upload, box.clear], lambda: "", None, own[name], **quiet)
         page.load(handlers.fill, None, parts.filled, **quiet)
     return page
 
@@ -104,25 +117,45 @@ def looks() -> dict[str, Any]:
     return {"theme": theme, "css": _static("page.css"), "head": f"<script>{_static('page.js')}</script>"}
 
 
-def _pictures(examples: Mapping[str, Example], chosen: str) -> tuple[Any, Any]:
-    image = _path_image()(
-        str(examples[chosen].file),
-        type="filepath",
-        format="png",
-        sources=["upload", "clipboard"],
-        label="Image",
-        height=230,
-        buttons=[],
-        elem_id="image",
-    )
+def _media(demo: Demo, examples: Mapping[str, Example], chosen: str) -> tuple[Any, Any, dict[str, Any], Any]:
+    """Tabs with the boxes for an image and a video, which of them is open, and the examples."""
+    first, limits = examples[chosen].kind, demo.limits
+    start = {kind: str(examples[chosen].file) if kind == first else None for kind in (IMAGE, VIDEO)}
+    kind = gr.Textbox(first, visible=False, elem_id="kind")
+    with gr.Tabs(selected=first, elem_id="media") as tabs:
+        with gr.Tab("Image", id=IMAGE) as image_tab:
+            image = _path_image()(
+                start[IMAGE],
+                type="filepath",
+                format="png",
+                sources=["upload", "clipboard"],
+                label="Image",
+                height=230,
+                buttons=[],
+                elem_id="image",
+            )
+        with gr.Tab("Video", id=VIDEO, visible=VIDEO in demo.kinds) as video_tab:
+            video = gr.Video(
+                start[VIDEO],
+                sources=["upload"],
+                label="Video",
+                height=230,
+                buttons=[],
+                loop=True,
+                elem_id="video",
+            )
+            size, length = limits.video_bytes / MB, limits.video_seconds
+            gr.HTML(f'<p class="hint">Up to {length:.0f} s and {size:.0f} MB: MP4, WebM, MOV, AVI, GIF.</p>')
+    for name, tab in ((IMAGE, image_tab), (VIDEO, video_tab)):
+        tab.select(None, None, kind, js=f"() => {name!r}", show_progress="hidden", api_visibility="private")
     gallery = gr.Dataset(
         components=[gr.Image(visible=False, type="filepath", render=False)],
-        samples=[[str(example.file)] for example in examples.values()],
+        samples=[[str(example.picture)] for example in examples.values()],
         label="Examples",
         type="index",
         elem_id="examples",
     )
-    return image, gallery
+    return tabs, kind, {IMAGE: image, VIDEO: video}, gallery
 
 
 def _path_image() -> Any:

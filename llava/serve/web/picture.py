@@ -16,6 +16,8 @@ from llava.model.report import Report
 from llava.report.overlay_boards import Board
 
 JPEG_QUALITY, LARGEST_SIDE = 88, 672  # of the pictures in the page
+MANY = 2  # more pictures than so many stand in rows of two
+GONE = 'class="gone"'
 SHADES = 99  # steps from the lowest to the highest score
 NOTE = "Point at a patch or tap it."
 Resize = Callable[[int, int], tuple[int, int]]
@@ -60,7 +62,7 @@ def fate(report: Report) -> Fate:
 
 
 def drawing(boards: Sequence[Board], known: Fate | None, resize: Resize | None = None) -> str:
-    """Return the pictures of one column.
+    """Return the pictures of one column; each of several says how many of its own tokens are kept.
 
     Args:
         boards: what the vision tower was shown of the image.
@@ -71,18 +73,29 @@ def drawing(boards: Sequence[Board], known: Fate | None, resize: Resize | None =
     for board in boards:
         rows, columns = board.tokens.shape
         shown = (rows, columns) if resize is None else resize(rows, columns)
-        cells = "" if known is None or resize is not None else "".join(_cells(board, known))
-        name = f"<figcaption>{escape(board.name)}</figcaption>" if board.name else ""
+        cells = [] if known is None or resize is not None else _cells(board, known, len(boards) > 1)
+        name = f"<figcaption>{escape(board.name)}{_count(cells, len(boards))}</figcaption>" if board.name else ""
         parts.append(
             f'<figure><svg viewBox="0 0 {columns} {rows}" role="img" aria-label="{_label(known)}">'
             f'<image href="{_data_url(board.pixels)}" width="{shown[1]}" height="{shown[0]}" '
-            f'preserveAspectRatio="none"/>{cells}</svg>{name}</figure>'
+            f'preserveAspectRatio="none"/>{"".join(cells)}</svg>{name}</figure>'
         )
-    return f'<div class="picture">{"".join(parts)}</div>'
+    many = " many" if len(boards) > MANY else ""
+    return f'<div class="picture{many}">{"".join(parts)}</div>'
 
 
-def caption(known: Fate | None, smaller: bool = False) -> str:
-    """Return the line under the pictures, and the place where the page writes about the token pointed at."""
+def _count(cells: Sequence[str], n_boards: int) -> str:
+    """How many of a picture's tokens are kept, for a picture among several."""
+    if n_boards < 2 or not cells:
+        return ""
+    return f' <b><span class="own">{sum(GONE not in cell for cell in cells)}</span> of {len(cells)}</b>'
+
+
+def caption(boards: Sequence[Board], known: Fate | None, smaller: bool = False) -> str:
+    """Return the line under the pictures, and the place where the page writes about the token pointed at.
+
+    Tokens that have no cell of their own (class tokens, ends of rows) are told to the page's script, which counts.
+    """
     if known is None:
         words = "&nbsp;"
     else:
@@ -91,12 +104,20 @@ def caption(known: Fate | None, smaller: bool = False) -> str:
             words = f"<b>{kept + known.unplaced}</b> of {len(known.gone)} tokens"
         else:
             merged = f" + {known.unplaced} merged" if known.unplaced else ""
-            words = f'<b class="seen-now">{kept}</b>{merged} of {len(known.gone)} tokens'
+            count = f'<b class="seen-now" data-loose="{_loose(boards, known)}">{kept}</b>'
+            words = f"{count}{merged} of {len(known.gone)} tokens"
         words += f"<span>mean {known.mean:.0f} per layer</span>"
     return f'<div class="seen">{words}</div><div class="token-note">{NOTE if known else ""}</div>'
 
 
-def _cells(board: Board, known: Fate) -> list[str]:
+def _loose(boards: Sequence[Board], known: Fate) -> str:
+    """Of tokens without a cell: the layers that first do not see them; "-" for those that stay to the end."""
+    placed = {int(token) for board in boards for token in board.tokens.flat}
+    rest = [layer for token, layer in enumerate(known.gone) if token not in placed]
+    return " ".join("-" if layer is None else str(layer) for layer in rest)
+
+
+def _cells(board: Board, known: Fate, named: bool = False) -> list[str]:
     low, high = _range(known)
     cells: list[str] = []
     if not (board.tokens >= 0).any():
@@ -105,14 +126,15 @@ def _cells(board: Board, known: Fate) -> list[str]:
         if not 0 <= token < len(known.gone):
             continue
         layer = known.gone[token]
-        words = [f"row {row + 1}, column {column + 1}"]
+        words = [board.name] if named else []
+        words.append(f"row {row + 1}, column {column + 1}")
         shade = ""
         if token in known.scores:
             number = known.scores[token]
             words.append(f"{known.score_name} {number:.3g}")
             shade = f' data-s="{round(SHADES * (number - low) / (high - low))}"' if high > low else ""
         words.append("stays to the end" if layer is None else _leaving(layer))
-        mark = "" if layer is None else f' data-d="{layer}" class="gone"'
+        mark = "" if layer is None else f' data-d="{layer}" {GONE}'
         title = escape(" · ".join(words))
         cells.append(f'<rect x="{column}" y="{row}" width="1" height="1"{mark}{shade}><title>{title}</title></rect>')
     return cells

@@ -13,6 +13,7 @@ from llava.errors import LlavaError
 from llava.serve.web.demo import Demo
 from llava.serve.web.examples import EXAMPLES, FOLDER
 from llava.serve.web.guard import Guard
+from llava.serve.web.media import VIDEO
 from llava.serve.web.settings import Setting
 
 QUIET = {
@@ -95,9 +96,11 @@ class Server:
         limits = self.demo.limits
         name = next(iter(EXAMPLES))
         defaults = Setting(self.defaults.question or EXAMPLES[name].question, self.defaults.choices, name)
-        self._page = build(self.demo, EXAMPLES, defaults, self.shared)
+        examples = {name: example for name, example in EXAMPLES.items() if example.kind in self.demo.kinds}
+        self._page = build(self.demo, examples, defaults, self.shared)
         self._page.queue(max_size=limits.waiting, api_open=False, default_concurrency_limit=4)
-        guard = Middleware(Guard, folders=[self._uploads.name, FOLDER], upload_bytes=limits.image_bytes)
+        largest = max(limits.image_bytes, limits.video_bytes if VIDEO in self.demo.kinds else 0)
+        guard = Middleware(Guard, folders=[self._uploads.name, FOLDER], upload_bytes=largest)
         try:
             _, url, _ = self._page.launch(
                 server_name=self.host,
@@ -112,7 +115,7 @@ class Server:
                 allowed_paths=[str(FOLDER)],
                 app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
                 state_session_capacity=SESSIONS,
-                max_file_size=limits.image_bytes,
+                max_file_size=largest,
                 enable_monitoring=False,
                 ssr_mode=False,
                 pwa=False,

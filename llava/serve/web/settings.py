@@ -22,6 +22,9 @@ class Limits:
     Args:
         image_bytes: size of an uploaded file.
         image_pixels: width times height of an image.
+        video_bytes: size of an uploaded video.
+        video_pixels: width times height of its frames.
+        video_seconds, video_frames: its length.
         question: characters of a question.
         options: characters of the options of one method.
         methods: methods beside the unpruned model.
@@ -32,6 +35,10 @@ class Limits:
 
     image_bytes: int = 10 * 2**20
     image_pixels: int = 16_000_000
+    video_bytes: int = 20 * 2**20
+    video_pixels: int = 2_500_000
+    video_seconds: float = 30.0
+    video_frames: int = 1800
     question: int = 500
     options: int = 200
     methods: int = 3
@@ -115,7 +122,7 @@ NONE = Choice("none")
 
 @dataclass(frozen=True)
 class Setting:
-    """A question, the methods to compare, and the example image if it is one of ours."""
+    """A question, the methods to compare, and the example image or video if it is one of ours."""
 
     question: str = ""
     choices: tuple[Choice, ...] = ()
@@ -135,7 +142,7 @@ class Setting:
 
         Args:
             given: the query string, decoded.
-            examples: names of the example images.
+            examples: names of the examples.
         """
         typed = [given.get(f"m{number}", "") for number in range(1, limits.methods + 1)]
         image = given.get("image", "")
@@ -173,16 +180,16 @@ def choice_problems(choices: Sequence[Choice], rule: str, limits: Limits) -> lis
     return problems
 
 
-def command_line(choice: Choice, image: str, questions: Sequence[str], shared: Sequence[str] = ()) -> str:
+def command_line(choice: Choice, media: Sequence[str], questions: Sequence[str], shared: Sequence[str] = ()) -> str:
     """Return what to type in a terminal for the same answers.
 
     Args:
         choice: method and budget.
-        image: path of the image.
+        media: words that name the image or video, `--image-file PATH`.
         questions: those of the conversation so far; several go to the chat's standard input.
         shared: further words (model, device, dtype, ...).
     """
-    words = ["python", "-m", "llava.serve.cli", *shared, "--image-file", image, *choice.words()]
+    words = ["python", "-m", "llava.serve.cli", *shared, *media, *choice.words()]
     if len(questions) == 1:
         one = questions[0]
         return shlex.join([*words, *(("-p", one) if not one.startswith("-") else (f"--prompt={one}",))])

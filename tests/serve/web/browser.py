@@ -105,11 +105,11 @@ class Browser:
         if text:
             box.send_keys(text)
 
-    def upload(self, file: Path) -> None:
-        """Put a file into the image box."""
-        if self.all('#image button[aria-label="Clear"]'):
-            self.js("document.querySelector('#image button[aria-label=\"Clear\"]').click()")
-        self.wait(lambda: self.all("#image input[type=file]"))[0].send_keys(str(file))
+    def upload(self, file: Path, kind: str = "image") -> None:
+        """Put a file into the box for images, or that for videos."""
+        if self.all(f'#{kind} button[aria-label="Clear"]'):
+            self.js(f"document.querySelector('#{kind} button[aria-label=\"Clear\"]').click()")
+        self.wait(lambda: self.all(f"#{kind} input[type=file]"))[0].send_keys(str(file))
 
     def press(self, selector: str) -> None:
         """Click, wherever on the page it is."""

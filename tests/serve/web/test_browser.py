@@ -6,12 +6,13 @@ from PIL import Image
 import llava
 from llava.serve.web.demo import Demo
 from llava.serve.web.examples import EXAMPLES
+from llava.serve.web.media import VIDEO
 from llava.serve.web.settings import Choice, Limits, Setting
 from tests.serve.web import browser as browsers
 
 pytestmark = pytest.mark.skipif(bool(browsers.missing()), reason=browsers.missing())
 DEFAULTS = Setting("Is there a red star in the image?", (Choice("dart", "64"), Choice("pyramiddrop", "128")))
-LIMITS = Limits(image_bytes=200_000, image_pixels=1_000_000, new_tokens=6)
+LIMITS = Limits(image_bytes=200_000, image_pixels=1_000_000, video_bytes=200_000, new_tokens=6)
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +48,21 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def test_ask_and_compare(page):
+@pytest.fixture(scope="module")
+def n(server):
+    """Visual tokens of an image."""
+    vision = server.demo.model.config.vision_config
+    return (vision.image_size // vision.patch_size) ** 2
+
+
+def test_ask_and_compare(page, n):
     """The first question, on the example that is there at first."""
     assert "visual tokens" in page.text("h1") and page.width() <= browsers.DESKTOP[0]
     page.ask()
     unpruned, dart, pyramid = page.cards()
     assert (unpruned["name"], dart["name"], pyramid["name"]) == ("unpruned", "dart 64", "pyramiddrop 128")
-    assert [card["cells"] for card in (unpruned, dart, pyramid)] == [576] * 3
-    assert unpruned["gone"] == 0 and dart["gone"] == 576 - 68 and dart["caption"].startswith("68 of 576 tokens")
+    assert [card["cells"] for card in (unpruned, dart, pyramid)] == [n] * 3
+    assert unpruned["gone"] == 0 and dart["gone"] == n - 68 and dart["caption"].startswith(f"68 of {n} tokens")
     assert "mean 128 per layer" in pyramid["caption"]
     assert all(len(card["answers"]) == 1 and card["answers"][0] for card in page.cards())
     assert "first token" in dart["numbers"] and "MB" in dart["numbers"] and "×" in dart["numbers"]
@@ -63,18 +71,18 @@ def test_ask_and_compare(page):
     assert page.strangers() == [] and page.errors() == []
 
 
-def test_the_slider_goes_through_the_layers(page):
+def test_the_slider_goes_through_the_layers(page, n):
     def left_at(layer):
         page.js(
             "const s = document.querySelector('#layer'); s.value = arguments[0];"
             "s.dispatchEvent(new Event('input', {bubbles: true}))",
             layer,
         )
-        return [576 - card["gone"] for card in page.cards()]
+        return [n - card["gone"] for card in page.cards()]
 
-    assert left_at(-1) == [576, 576, 576] and page.text("#layer-name") == "the vision tower"
-    assert left_at(1) == [576, 576, left_at(1)[2]] and left_at(2)[1] == 68
-    depths = [left_at(layer)[2] for layer in range(-1, 8)]
+    assert left_at(-1) == [n, n, n] and page.text("#layer-name") == "the vision tower"
+    assert left_at(1) == [n, n, left_at(1)[2]] and left_at(2)[1] == 68
+    depths = [left_at(layer)[2] for layer in range(-1, int(page.js("return document.querySelector('#layer').max")) + 1)]
     assert depths == sorted(depths, reverse=True) and len(set(depths)) == 4  # three cuts
     page.press("#shade")
     assert page.js("return document.querySelector('#cards rect[data-s]:not(.gone)').style.fill").startswith("rgb")
@@ -120,6 +128,19 @@ def test_examples(page):
     wanted = list(EXAMPLES.values())[1]
     page.wait(lambda: page.js("return document.querySelector('#question textarea').value") == wanted.question)
     page.wait(lambda: wanted.file.name in (page.js("return document.querySelector('#image img')?.src") or ""))
+
+
+def test_the_example_video(page, n):
+    (name, film) = next((name, example) for name, example in EXAMPLES.items() if example.kind == VIDEO)
+    page.press(f"#examples .gallery-item:nth-child({1 + list(EXAMPLES).index(name)})")
+    page.wait(lambda: film.file.name in (page.js("return document.querySelector('#video video')?.src") or ""))
+    page.ask()
+    assert page.text("#message") == "" and page.cards()[0]["answers"]
+    own = page.js("return [...document.querySelectorAll('.card')[1].querySelectorAll('.own')].map(o => +o.innerText)")
+    assert len(own) == 4 and sum(own) == n - page.cards()[1]["gone"]
+    assert page.js("return document.querySelector('#setting-link').getAttribute('href')").endswith(f"image={name}")
+    assert f"--video-file {film.shown}" in page.js("return document.querySelector('.line code').textContent")
+    page.press("#media button[role=tab]:nth-of-type(1)")
 
 
 def test_uploads(page, pictures):

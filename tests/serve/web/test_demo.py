@@ -10,9 +10,11 @@ from PIL import Image
 import llava
 from llava.errors import BadInput, ConfigurationError, MissingData
 from llava.serve import cli
+from llava.serve.session import Interrupted
 from llava.serve.web import cards
 from llava.serve.web.demo import DONE, FAILED, STOPPED, WAITING, Demo
 from llava.serve.web.examples import EXAMPLES
+from llava.serve.web.media import IMAGE, VIDEO, Medium, drawn_boards
 from llava.serve.web.picture import caption, drawing, fate
 from llava.serve.web.settings import Choice, Limits, Setting, command_line
 from tests.model.llava_folder import write_checkpoint
@@ -39,7 +41,7 @@ def image(tmp_path_factory):
 
 
 def begin(demo, image, *choices):
-    return demo.begin(Setting("", choices), demo.open_upload(image), str(image))
+    return demo.begin(Setting("", choices), demo.open(IMAGE, image, str(image)))
 
 
 def answer(demo, talk, question):
@@ -53,7 +55,7 @@ class TestAnswers:
         for question in ("Is it red?", "And it's blue?"):
             answer(demo, talk, question)
             for column in talk.columns:
-                line = command_line(column.choice, talk.image_name, talk.questions, ["--model-path", str(folder)])
+                line = command_line(column.choice, talk.medium.words, talk.questions, ["--model-path", str(folder)])
                 typing, _, chat = line.rpartition(" | ")
                 words = [*shlex.split(chat)[3:], "--max-new-tokens", "6", "--device", "cpu"]
                 lines = "".join(f"{one}\n" for one in shlex.split(typing)[2:]) if typing else ""
@@ -111,14 +113,42 @@ class TestAnswers:
         while not talk.columns[0].turns or not talk.columns[0].turns[-1].text:
             next(steps)
         steps.close()
-        assert talk.broken and not talk.goes_on((DART,), str(image))
+        assert talk.broken and not talk.goes_on((DART,), IMAGE, str(image))
         assert talk.columns[1].turns[-1].status == WAITING
         again = begin(demo, image, DART)  # the model is free again
         answer(demo, again, "Hi")
-        assert not again.broken and again.goes_on((DART,), str(image))
-        assert not again.goes_on((replace(DART, budget="3"),), str(image)) and not again.goes_on((DART,), "b.png")
+        assert not again.broken and again.goes_on((DART,), IMAGE, str(image))
+        assert not again.goes_on((replace(DART, budget="3"),), IMAGE, str(image))
+        assert not again.goes_on((DART,), IMAGE, "b.png") and not again.goes_on((DART,), VIDEO, str(image))
         again.columns[1].turns[-1].problem = STOPPED
         assert again.broken
+
+    def test_stop_ends_all_columns_at_the_next_token(self, demo, image):
+        talk = begin(demo, image, DART)
+        stops: list = [None, talk.stop, talk.stop]
+        ended: list = []
+
+        def run(*_):
+            stop = stops.pop(0)
+            ended.append(stop and stop())
+
+        hook = demo.model.register_forward_pre_hook(run)
+        try:
+            answer(demo, talk, "Hi")
+        finally:
+            hook.remove()
+        assert ended == [None, [0, 1]]  # pressed while the second token was computed, which was the last
+        assert [column.turns[-1].problem for column in talk.columns] == [STOPPED, STOPPED]
+        assert talk.broken and talk.stop() == []
+        assert talk.columns[0].conversation.turns == []
+
+    def test_an_answer_that_nobody_wants_leaves_no_trace(self, demo, image):
+        conversation = begin(demo, image).columns[0].conversation
+        asked: list = []
+        with pytest.raises(Interrupted):
+            conversation.ask("Hi", wanted=lambda: len(asked) < 3 and not asked.append(1))
+        assert len(asked) == 3 and conversation.turns == []
+        assert conversation.ask("Hi", wanted=lambda: True).n_tokens == LIMITS.new_tokens
 
 
 class Typed:
@@ -169,7 +199,7 @@ class TestRefusals:
             (heavy, "10.0 MB: 10 MB are allowed"),
         ):
             with pytest.raises((BadInput, MissingData), match=words) as caught:
-                demo.open_upload(path)
+                demo.open(IMAGE, path)
             assert str(tmp_path) not in str(caught.value)
 
     def test_only_methods_that_work_with_the_model_are_offered(self, demo):
@@ -189,22 +219,22 @@ class TestPieces:
         html = drawing(talk.boards, known)
         assert html.count("<rect") == 4 and html.count('class="gone"') == 1 and 'viewBox="0 0 2 2"' in html
         assert html.count("pivot score") == 4 and "leaves before layer 1" in html
-        assert "3</b> of 4 tokens" in caption(known)
+        assert "3</b> of 4 tokens" in caption(talk.boards, known)
         assert drawing(talk.boards, None).count("<rect") == 0
 
     def test_merged_and_resized(self, demo, image):
         talk = begin(demo, image, Choice("visionzip", "3", "contextual=1"), Choice("smaller_image", "1"))
         answer(demo, talk, "Is it red?")
         merged, smaller = (fate(column.turns[0].report) for column in talk.columns[1:])
-        assert merged.unplaced >= 1 and "merged" in caption(merged)
-        assert "<b>1</b> of 4 tokens" in caption(smaller, smaller=True)
+        assert merged.unplaced >= 1 and "merged" in caption(talk.boards, merged)
+        assert "<b>1</b> of 4 tokens" in caption(talk.boards, smaller, smaller=True)
         html = drawing(talk.boards, smaller, talk.columns[2].method.resized)
         assert 'width="1" height="1"' in html and "<rect" not in html
 
     def test_words_of_visitors_are_never_markup(self, demo, image):
         evil = "<img src=x onerror=alert(1)>"
         talk = begin(demo, image, DART)
-        talk.image_name, talk.setting = evil, replace(talk.setting, question=f"'\"{evil}")
+        talk.medium, talk.setting = replace(talk.medium, name=evil), replace(talk.setting, question=f"'\"{evil}")
         answer(demo, talk, evil.replace("image", ""))
         talk.columns[0].turns[0].text = evil
         talk.columns[1].turns[0].problem, talk.columns[1].turns[0].status = evil, FAILED
@@ -217,8 +247,9 @@ class TestPieces:
         def refuse(*_):
             raise BadInput("not known")
 
-        monkeypatch.setattr("llava.serve.web.demo.boards", refuse)
-        (board,) = demo.boards(Image.new("RGB", (8, 4)))
+        monkeypatch.setattr("llava.serve.web.media.boards", refuse)
+        medium = Medium("a.png", Image.new("RGB", (8, 4)), "a.png")
+        (board,) = drawn_boards(demo.model, demo.processor, medium)
         report_like = type("R", (), {"visual": [3], "steps": [], "final": [3], "mean_over_layers": [3.0], "method": ""})
         html = drawing([board], fate(report_like))
         assert 'viewBox="0 0 8 4"' in html and "<rect" not in html

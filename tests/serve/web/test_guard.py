@@ -39,7 +39,9 @@ def ask(area, path, method="GET", body=b"", headers=(), kind="http"):
     return (sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]) if sent else None
 
 
-@pytest.mark.parametrize("path", ["/", "/config", "/assets/index-1.js", f"{API}/queue/data", f"{API}/heartbeat/a1"])
+@pytest.mark.parametrize(
+    "path", ["/", "/config", "/assets/index-1.js", f"{API}/queue/data", f"{API}/heartbeat/a1", f"{API}/run/predict"]
+)
 def test_what_the_page_needs_passes(area, path):
     status, headers, _ = ask(area, path)
     assert status == 200
@@ -73,7 +75,7 @@ def test_only_uploaded_files_are_served(area):
     + [
         "/docs",
         "/openapi.json",
-        f"{API}/run/predict",
+        f"{API}/run/ask",
         f"{API}/call/ask",
         f"{API}/component_server",
         "/gradio_api/../x",

@@ -1,6 +1,7 @@
 """The running server, asked without a browser: what it serves, what it refuses, passwords, and life without Gradio."""
 
 import contextlib
+import json
 import subprocess
 import sys
 import urllib.error
@@ -15,12 +16,13 @@ from llava.errors import BadInput
 from llava.serve.web import __main__ as web
 from llava.serve.web.demo import Demo
 from llava.serve.web.examples import EXAMPLES, FOLDER
+from llava.serve.web.media import IMAGE, VIDEO
 from llava.serve.web.settings import Choice, Limits, Setting
 from tests.model.llava_folder import write_checkpoint
 
 ROOT = Path(__file__).parents[3]
 NEEDS_GRADIO = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed (extra web)")
-LIMITS = Limits(image_bytes=100_000, new_tokens=4)
+LIMITS = Limits(image_bytes=100_000, video_bytes=100_000, new_tokens=4)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,7 @@ class TestServer:
             "/assets/..%2f..%2f..%2fpackage.json",
             "/gradio_api/proxy=https://example.hf.space/x",
             "/gradio_api/call/ask",
+            "/gradio_api/run/ask",
             "/monitoring",
         ):
             status, body, _ = get(server, path, cookie)
@@ -104,6 +107,25 @@ class TestServer:
         assert status == 200 and b"/llava-web-" in body
         with contextlib.suppress(urllib.error.URLError):  # the server may close the connection before all is sent
             assert upload(200_000)[0] in (400, 413)
+
+    def test_what_visitors_upload_is_never_a_page(self, server, cookie):
+        for name in ("page.html", "page.svg", "script.js"):
+            body = f'--b\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n<script>1</script>'
+            kind = {"Content-Type": "multipart/form-data; boundary=b"}
+            _, sent, _ = get(server, "/gradio_api/upload", cookie, body.encode() + b"\r\n--b--\r\n", **kind)
+            status, _, headers = get(server, f"/gradio_api/file={json.loads(sent)[0]}", cookie)
+            assert status == 200 and headers["content-disposition"].startswith("attachment")
+            assert headers["x-content-type-options"] == "nosniff"
+
+    def test_questions_go_through_the_queue_only(self, server, cookie):
+        """Functions that compute cannot be called past it."""
+        functions = json.loads(get(server, "/config", cookie)[1])["dependencies"]
+        (ask,) = [
+            function["id"] for function in functions if function["targets"][0][1] == "click" and function["queue"]
+        ]
+        body = json.dumps({"data": [], "fn_index": ask, "session_hash": "a"}).encode()
+        status, _, _ = get(server, "/gradio_api/run/predict", cookie, body, **{"Content-Type": "application/json"})
+        assert status == 404
 
     def test_says_that_nothing_is_to_be_loaded_from_elsewhere(self, server):
         status, page, headers = get(server, "/")
@@ -125,9 +147,11 @@ def test_without_gradio_it_says_what_to_install():
 
 class TestOptions:
     def test_mistakes_are_told_together(self, capsys):
-        assert web.main(["--port", "99999", "--max-waiting", "0", "--max-image-mb", "0", "--hots", "x"]) == 2
+        words = ["--port", "99999", "--max-waiting", "0", "--max-image-mb", "0", "--max-video-seconds", "-1"]
+        assert web.main([*words, "--hots", "x"]) == 2
         said = capsys.readouterr().err
-        assert all(words in said for words in ("99999", "--max-waiting 0", "--max-image-mb", "--host"))
+        for told in ("99999", "--max-waiting 0", "--max-image-mb 0", "--max-video-seconds -1", "--host"):
+            assert told in said
 
     def test_users(self, tmp_path):
         file = tmp_path / "users"
@@ -147,7 +171,8 @@ class TestOptions:
 
     def test_examples_are_images_with_questions(self):
         for example in EXAMPLES.values():
-            assert example.file.suffix == ".jpg" and example.file.is_file() and example.question
+            assert example.picture.suffix == ".jpg" and example.picture.is_file() and example.question
+            assert example.file.is_file() and example.file.suffix == {IMAGE: ".jpg", VIDEO: ".mp4"}[example.kind]
             assert (Path.cwd() / example.shown).samefile(example.file)
 
 

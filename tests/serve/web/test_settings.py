@@ -61,7 +61,7 @@ def test_what_a_link_has_too_much_of_is_left_out():
     ],
 )
 def test_the_command_line_means_the_same(choice, expected):
-    line = command_line(choice, "a b.png", ["What's that?"], ["--max-new-tokens", "9"])
+    line = command_line(choice, ["--image-file", "a b.png"], ["What's that?"], ["--max-new-tokens", "9"])
     assert line.startswith("python -m llava.serve.cli ")
     config = parse(ChatConfig, shlex.split(line)[3:])
     assert (config.prompt, config.image_file, config.max_new_tokens) == ("What's that?", ("a b.png",), 9)
@@ -70,12 +70,14 @@ def test_the_command_line_means_the_same(choice, expected):
 
 @pytest.mark.parametrize("question", [ODD, "-p --help", "--prompt", "$(exit 1) `exit 2` !x"])
 def test_odd_questions_reach_the_command_line_whole(question):
-    assert parse(ChatConfig, shlex.split(command_line(NONE, "i.png", [question]))[3:]).prompt == question
+    assert (
+        parse(ChatConfig, shlex.split(command_line(NONE, ["--video-file", "i.mp4"], [question]))[3:]).prompt == question
+    )
 
 
 def test_several_questions_go_through_standard_input():
     questions = ["Is it 50%?", "it's\\n two\nlines", "And -n?"]
-    printing, _, chat = command_line(Choice("dart", "64"), "i.png", questions).partition(" | ")
+    printing, _, chat = command_line(Choice("dart", "64"), ["--image-file", "i.png"], questions).partition(" | ")
     lines = subprocess.run(["bash", "-c", printing], capture_output=True, text=True, check=True).stdout.splitlines()
     assert lines == ["Is it 50%?", "it's\\n two lines", "And -n?"]
     config = parse(ChatConfig, shlex.split(chat)[3:])

@@ -2,11 +2,16 @@
 (() => {
   const cards = () => document.querySelector("#cards");
   const lastLayer = () => Number(document.querySelector("#layer")?.max ?? 0);
+  const NARROW = 760; // pixels; as in page.css
   let layer = null;
   let shaded = false;
 
   function nameOf(number) {
     return number < 0 ? "the vision tower" : `layer ${number}`;
+  }
+
+  function write(element, number) {
+    if (element.textContent !== String(number)) element.textContent = String(number);
   }
 
   function apply() {
@@ -20,10 +25,13 @@
       if (cell.style.fill !== fill) cell.style.fill = fill;
     }
     for (const card of cards().querySelectorAll(".card")) {
-      const cells = card.querySelectorAll("rect");
       const count = card.querySelector(".seen-now");
-      const left = String(card.querySelectorAll("rect:not(.gone)").length);
-      if (cells.length && count && count.textContent !== left) count.textContent = left;
+      if (!count || !card.querySelector("rect")) continue;
+      const loose = (count.dataset.loose || "").split(" ").filter((d) => d === "-" || (d !== "" && Number(d) > now));
+      write(count, card.querySelectorAll("rect:not(.gone)").length + loose.length);
+      for (const own of card.querySelectorAll("figure .own")) {
+        write(own, own.closest("figure").querySelectorAll("rect:not(.gone)").length);
+      }
     }
     const name = document.querySelector("#layer-name");
     if (name && name.textContent !== nameOf(now)) name.textContent = nameOf(now);
@@ -32,7 +40,7 @@
   function tell(cell) {
     const note = cell.closest(".card")?.querySelector(".token-note");
     if (note) note.textContent = cell.querySelector("title")?.textContent ?? "";
-    cell.closest("svg").querySelectorAll(".pointed").forEach((other) => other.classList.remove("pointed"));
+    cell.closest(".picture").querySelectorAll(".pointed").forEach((other) => other.classList.remove("pointed"));
     cell.classList.add("pointed");
   }
 
@@ -54,11 +62,18 @@
       apply();
     }
     if (target.classList?.contains("copy")) {
-      const text = target.parentElement.querySelector("code").textContent;
-      navigator.clipboard?.writeText(text).then(() => {
+      const code = target.parentElement.querySelector("code");
+      if (!navigator.clipboard) {
+        getSelection().selectAllChildren(code); // browsers copy by script on safe connections only
+        return;
+      }
+      navigator.clipboard.writeText(code.textContent).then(() => {
         target.textContent = "Copied";
         setTimeout(() => (target.textContent = "Copy"), 1500);
       });
+    }
+    if (target.closest("#ask") && innerWidth <= NARROW) {
+      document.querySelector("#results").scrollIntoView({ behavior: "smooth" }); // which stand below the controls
     }
   });
 
