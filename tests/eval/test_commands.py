@@ -12,7 +12,7 @@ import pytest
 
 from llava.eval import benchmarks
 from llava.eval.__main__ import main
-from tests.eval.small_data import answers_to, read_lines, write_mme, write_pope, write_textvqa
+from tests.eval.small_data import answers_to, read_lines, write_pope
 from tests.eval.small_sets import write
 from tests.model.llava_folder import write_checkpoint
 
@@ -23,17 +23,6 @@ SMALL_DART = ["--keep", "3", "--set", "pivots_visual=1", "--set", "pivots_text=1
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """A folder with the mini sets in the documented layout, entered."""
-    home = tmp_path / "playground" / "data" / "eval"
-    write_pope(home / "pope" / "mini")
-    write_mme(home / "MME" / "mini")
-    write_textvqa(home / "textvqa" / "mini")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def results(folder):

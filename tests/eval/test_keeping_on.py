@@ -14,22 +14,11 @@ from llava.eval.benchmarks.base import Question
 from llava.eval.prefetch import opened_ahead
 from llava.eval.processes import Processes
 from llava.eval.progress import Progress, running_score
-from llava.eval.runner import Interrupted, Settings, chunk_of, run_benchmark
+from llava.eval.runner import Interrupted, chunk_of, run_benchmark
 from llava.eval.scoring import read_any_answers
 from tests.eval import fakes
 from tests.eval.fakes import FakeModel, FakeProcessor
 from tests.eval.small_data import read_lines, write_image, write_pope
-
-
-@pytest.fixture
-def root(tmp_path):
-    return write_pope(tmp_path / "pope")
-
-
-@pytest.fixture
-def settings(tmp_path):
-    said = []
-    return Settings(folder=tmp_path / "results", batch_size=4, progress=False, say=said.append)
 
 
 class Limited(FakeModel):

@@ -6,21 +6,10 @@ import pytest
 
 from llava.eval import benchmarks
 from llava.eval.__main__ import main
-from tests.eval.small_data import write_mme, write_pope, write_textvqa
 from tests.eval.small_sets import write_video as write_questions
 from tests.model import media_reference as media
 
 SMALL_DART = ["--set", "pivots_visual=1", "--set", "pivots_text=1", "--max-new-tokens", "2", "--device", "cpu"]
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    home = tmp_path / "playground" / "data" / "eval"
-    write_pope(home / "pope" / "mini")
-    write_mme(home / "MME" / "mini")
-    write_textvqa(home / "textvqa" / "mini")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize("kind", ["qwen2_vl", "video_llava"])

@@ -12,19 +12,8 @@ from llava.eval.generation import answer_batch
 from llava.eval.runner import Interrupted, Settings, plan, run_benchmark
 from tests.eval import fakes
 from tests.eval.fakes import FakeModel, FakeProcessor
-from tests.eval.small_data import read_lines, write_pope
+from tests.eval.small_data import read_lines
 from tests.eval.small_sets import write_video
-
-
-@pytest.fixture
-def root(tmp_path):
-    return write_pope(tmp_path / "pope")
-
-
-@pytest.fixture
-def settings(tmp_path):
-    said = []
-    return Settings(folder=tmp_path / "results", batch_size=4, progress=False, say=said.append)
 
 
 def run(root, settings, loaded=None, method=None, limit=None):
