@@ -29,12 +29,6 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(lengths > 0, (a @ b.T) / lengths.clamp_min(torch.finfo(torch.double).tiny), 0.0).clamp(-1, 1)
 
 
-def hausdorff(a: Tensor, b: Tensor) -> float:
-    """Hausdorff distance between the rows of a (n, D) and b (m, D): the farthest that one is from the other set."""
-    between = distances(a, b)
-    return max(float(between.min(1).values.max()), float(between.min(0).values.max()))
-
-
 def paper_bound(eps: float, largest: float) -> float:
     """sqrt(2 (1 - eps)) B of lemma 1, where `largest` is B, the largest norm."""
     return (2 * (1 - eps)) ** 0.5 * largest

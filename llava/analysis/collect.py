@@ -28,7 +28,6 @@ class Sample:
     Args:
         kept: ascending offsets of its visual tokens in the last layer; of merged ones, of where they mainly come from.
         n_visual: its visual tokens before any cut.
-        n_final: its visual tokens in the last layer.
         logits: (V,) of the first generated token, on the CPU.
         entering: (S, D) hidden states of the real columns that enter the layer that was watched; None if none was.
         visual: (S,) True at visual columns of `entering`.
@@ -36,7 +35,6 @@ class Sample:
 
     kept: np.ndarray
     n_visual: int
-    n_final: int
     logits: Tensor
     entering: Tensor | None = None
     visual: Tensor | None = None
@@ -98,7 +96,6 @@ def run(model: Any, inputs: Any, method: Any, watch: int | None = None) -> list[
             Sample(
                 kept=indices.cpu().numpy(),
                 n_visual=report.visual[row],
-                n_final=report.final[row],
                 logits=output.logits[0][row].float().cpu(),
                 entering=hidden,
                 visual=visual[row][real[row]].cpu() if seen else None,

@@ -49,10 +49,13 @@ def test_the_bound_of_a_range_of_norms_is_reached_and_never_passed(eps, largest,
     assert bounds.lemma_applies(eps, largest, smallest) == (bounds.paper_bound(eps, largest) >= reached - 1e-9)
 
 
-def test_distance_in_both_directions():
-    a, b = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 3.0]])
-    assert bounds.hausdorff(a, b) == pytest.approx(3.0) == bounds.hausdorff(b, a)
-    assert bounds.hausdorff(a, a) == 0
+def test_the_distance_is_hausdorffs_between_all_tokens_and_those_kept():
+    tokens = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0], [4.0, 3.0]])
+    kept = torch.tensor([True, False, True, False])
+    rows, left = tokens.tolist(), tokens[kept].tolist()
+    there = max(min(math.dist(row, one) for one in left) for row in rows)
+    back = max(min(math.dist(one, row) for row in rows) for one in left)
+    assert bounds.measure(tokens, kept, kept).distance == pytest.approx(max(there, back)) == 4.0
 
 
 def test_a_zero_vector_is_similar_to_nothing_and_nothing_dropped_is_nothing_to_measure():
