@@ -21,6 +21,9 @@ from llava.errors import ConfigurationError
 from llava.report import __main__ as report
 
 ROOT = Path(__file__).parents[1]
+FILES = [ROOT / "README.md", ROOT / "playground/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
+"""Name -> text of every page with code blocks."""
 SHELLS = ("bash", "")  # a block without a language is read for commands too
 CONFIGS = {  # command -> where the dataclass of its options stands
     "llava.serve.cli": "llava.serve.cli:ChatConfig",

@@ -1,8 +1,8 @@
 """Every page tells the truth: its commands parse, its programs import what exists, its links lead somewhere.
 
-Executed are README's programs (`tests/test_readme.py`) and the whole tutorial (`test_tutorial.py`). Only parsed are the
-commands of README and all other pages (they take minutes, or a GPU, or a download): their words go through their own
-options, their methods are built. Of the programs that need vLLM or a compiler only the names are looked up.
+Executed are all programs (README's in `tests/test_readme.py`, the tutorial with its commands in `test_tutorial.py`, the
+others in `test_adding_models.py` and `test_blocks.py`) and commands that take seconds. The others are parsed (they
+answer whole benchmarks, train, or need a download): their words go through their own options, methods are built.
 """
 
 import ast
@@ -12,10 +12,8 @@ import subprocess
 
 import pytest
 
-from tests.blocks import ROOT, blocks, command_problems, inline_commands
+from tests.blocks import PAGES, ROOT, blocks, command_problems, inline_commands
 
-FILES = [ROOT / "README.md", ROOT / "playground/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
 LANGUAGES = {"", "bash", "python", "bibtex", "text", "json"}
 COMMANDS = {}  # command -> page it stands in first
 for _name, _page in PAGES.items():  # README's are in tests/test_readme.py
