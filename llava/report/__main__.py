@@ -28,7 +28,7 @@ class Summary:
     """Show all runs of a folder in one table: methods and budgets down, benchmarks across."""
 
     results: tyro.conf.Positional[Path] = Path("results")
-    """Folder with results JSON files."""
+    """Folder with results JSON files, or one such file."""
     no_times: bool = False
     """Leave the speed-up out, for runs that shared the machine."""
     mark: str = "summary"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from llava.commandline import did_you_mean, too_small
+from llava.commandline import did_you_mean, folder_problems, too_small
 from llava.errors import LlavaError
 from llava.loadoptions import LoadOptions
 from llava.methodoptions import MethodOptions
@@ -88,7 +88,7 @@ class Source:
     """Where results come from, and how missing ones are made."""
 
     results: str = "results"
-    """Folders with results, separated by commas; new ones go to the first."""
+    """Folders with results (or files that `pack` wrote), separated by commas; new results go to the first."""
     run: bool = False
     """Compute what is missing (continues where it was stopped)."""
     dry_run: bool = False
@@ -135,6 +135,8 @@ class Source:
         found = data_problems(self.data)
         if not self.folders:
             found.append("--results names no folder: give for example --results results.")
+        elif self.run:  # new results are written
+            found += folder_problems("--results", self.folders[0])
         known = benchmarks.names()
         found += [
             f"--benchmarks: {name!r} is no benchmark.{did_you_mean(name, known)} Known: {', '.join(known)}."

@@ -28,9 +28,10 @@ class Scan:
 
 
 def scan(folders: Sequence[Path]) -> Scan:
-    """Read all JSON files below folders, by file name; a folder that is not there is empty."""
+    """Read all JSON files below folders, by file name; what is not there is empty, a file stands for itself."""
     found = Scan()
-    files = dict.fromkeys(path for folder in folders for path in sorted(folder.rglob("*.json")))
+    listed = (sorted(folder.rglob("*.json")) if folder.is_dir() else [folder] for folder in folders if folder.exists())
+    files = dict.fromkeys(path for paths in listed for path in paths)
     for path in files:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

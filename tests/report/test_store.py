@@ -115,10 +115,15 @@ def test_packed_results_are_read_like_the_folder(tmp_path, capsys):
     into = tmp_path / "kept" / "results.json"
     assert command.main(["pack", str(tmp_path / "runs"), str(into)]) == 0
     assert "2 results" in capsys.readouterr().out and len(into.read_text().splitlines()) == 4
-    assert store(into.parent).get(DART) == store(tmp_path / "runs").get(DART)
+    assert store(into.parent).get(DART) == store(into).get(DART) == store(tmp_path / "runs").get(DART)
     assert command.main(["pack", str(tmp_path), str(tmp_path / "x.json")]) == 2
     assert "count twice" in capsys.readouterr().err
     assert command.main(["pack", str(tmp_path / "nothing"), str(into)]) == 2
+    assert command.main(["table", "1", "--run", "--results", str(into)]) == 2
+    assert f"{into} is a file, give a folder" in capsys.readouterr().err
+    into.write_text("{")
+    assert command.main(["summary", str(into)]) == 2
+    assert f"{into} cannot be read" in capsys.readouterr().err
 
 
 def test_layers_of_a_model_from_its_accounting():
