@@ -43,6 +43,20 @@ def own_answers(model, processor, method, prompts, pictures):
     return found
 
 
+def check_of_one_size(llm, mark, size, model, processor, method):
+    """Images of one size go through the vision tower together: each prompt has its own answer all the same."""
+    one, two = picture(*size, 3), picture(*size, 4)
+    prompts = [f"{mark}\nWhat is it?"] * 2 + [f"First {mark} then {mark}\nWhich?"] * 2
+    pictures = [[one], [two], [one, two], [two, one]]
+    due = own_answers(model, processor, method, prompts, pictures)
+    assert len({tuple(answer) for _, answer in due}) == 4, "pictures and their order have to matter"
+    requests = [
+        (processor.tokenizer(prompt).input_ids, images) for prompt, images in zip(prompts, pictures, strict=True)
+    ]
+    outputs = engines.ask(llm, requests, N_NEW, ignore_eos=True)
+    assert [(len(each.prompt_token_ids), list(each.outputs[0].token_ids)) for each in outputs] == due
+
+
 # ---------------------------------------------------------------------------------------------- the embedded LLaVA-1.5
 
 
@@ -97,6 +111,16 @@ class TestEmbedded:
         outputs = engines.ask(llm, self.requests(ours, asked), N_NEW)  # all at once
         assert [len(output.prompt_token_ids) for output in outputs] == [n_prompt for n_prompt, _ in answers]
         assert [list(output.outputs[0].token_ids) for output in outputs] == [ids for _, ids in answers]
+
+    def test_one_question_about_two_pictures_of_one_size(self, llm, ours, asked, answers):
+        """Prompts of one length, encoded together: each gets the answer about its own picture, in either order."""
+        pairs = [(pair, due) for pair, due in zip(asked, answers, strict=True) if pair[0] == asked[0][0]]
+        (first, due), (second, other) = pairs[0], pairs[1]
+        assert first[1].size == second[1].size and due[0] == other[0] and due[1] != other[1]
+        for order, expected in (((first, second), [due[1], other[1]]), ((second, first), [other[1], due[1]])):
+            llm.reset_prefix_cache()
+            outputs = engines.ask(llm, self.requests(ours, order), N_NEW)
+            assert [list(output.outputs[0].token_ids) for output in outputs] == expected
 
     def test_the_cache_holds_only_the_short_prompt(self, llm, ours, asked, answers):
         request = self.requests(ours, asked)[1:2]
@@ -161,6 +185,7 @@ def test_llava_next_with_images_of_several_shapes(tmp_path_factory, name):
     with engines.engine(folder, **overrides("llava_next", name, keep=7)) as llm:
         ids = [processor.tokenizer(prompt).input_ids for prompt in prompts]
         outputs = engines.ask(llm, list(zip(ids, pictures, strict=True)), N_NEW, ignore_eos=True)
+        check_of_one_size(llm, TOKEN, (100, 60), model, processor, method)
     assert [(len(each.prompt_token_ids), list(each.outputs[0].token_ids)) for each in outputs] == due
 
 
@@ -180,5 +205,6 @@ def test_qwen2_vl_with_the_positions_of_the_whole_images(tmp_path_factory, name)
         requests = list(zip(ids, pictures, strict=True))
         outputs = engines.ask(llm, requests, N_NEW, ignore_eos=True)
         again = engines.ask(llm, requests, N_NEW, ignore_eos=True)
+        check_of_one_size(llm, mark, (140, 112), model, processor, method)
     assert [(len(each.prompt_token_ids), list(each.outputs[0].token_ids)) for each in outputs] == due
     assert [each.outputs[0].token_ids for each in again] == [each.outputs[0].token_ids for each in outputs]
