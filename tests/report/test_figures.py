@@ -64,7 +64,7 @@ def test_sweeps_fit_the_depth_of_the_model():
 
 def test_dropping_every_token_is_a_curve_of_its_own():
     figure = sweeps.PrunedLayer(("pope",))
-    empty = [cell for name, _, cell in figure._plan(fake.TINY) if name == sweeps.EMPTY]
+    empty = [cell for name, _, cell in figure.plan(fake.TINY) if name == sweeps.EMPTY]
     assert [cell.options.layer for cell in empty] == [1, 2, 3, 4, 5]
     assert {method_of(cell, fake.TINY).n_kept(576) for cell in empty} == {0}
 

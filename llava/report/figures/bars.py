@@ -21,7 +21,6 @@ from llava.report.figures.scores import (
     budget_name,
     grain,
     points,
-    unpruned_cells,
 )
 
 PRINTED = "LLaVA-1.5-7B"
@@ -54,10 +53,7 @@ class AgainstRandom(FromResults):
     name: ClassVar[str] = "figure2"
     title: ClassVar[str] = "Figure 2: methods that score by attention, against random tokens"
 
-    def cells(self, target: Target) -> list[Cell]:
-        return [*unpruned_cells(self.benchmarks, target), *(cell for _, _, cell in self._plan(target))]
-
-    def _plan(self, target: Target) -> list[tuple[str, str, Cell]]:
+    def plan(self, target: Target) -> list[tuple[str, str, Cell]]:
         return [
             (method, target.name, Cell(target.benchmark(benchmark), budgets.options(method, self.removed, target)))
             for benchmark in self.benchmarks
@@ -67,7 +63,7 @@ class AgainstRandom(FromResults):
     def draw(self, target: Target, records: Records) -> Drawn:
         from matplotlib import pyplot
 
-        found = points(records, self._plan(target))
+        found = points(records, self.plan(target))
         ours = {(point.record["benchmark"], point.series): point.relative for point in found}
         titles = {point.record["benchmark"]: point.benchmark for point in found}
         columns = [target.benchmark(name) for name in self.benchmarks]
@@ -155,10 +151,7 @@ class PivotSource(FromResults):
             "text only": (0, self.pivots),
         }
 
-    def cells(self, target: Target) -> list[Cell]:
-        return [*unpruned_cells(self.benchmarks, target), *(cell for _, _, cell in self._plan(target))]
-
-    def _plan(self, target: Target) -> list[tuple[str, str, Cell]]:
+    def plan(self, target: Target) -> list[tuple[str, str, Cell]]:
         return [
             (
                 series,
@@ -172,7 +165,7 @@ class PivotSource(FromResults):
     def draw(self, target: Target, records: Records) -> Drawn:
         from matplotlib import pyplot
 
-        found = points(records, self._plan(target))
+        found = points(records, self.plan(target))
         values = {(point.record["benchmark"], point.series): point.relative for point in found}
         titles = {point.record["benchmark"]: point.benchmark for point in found}
         names = [name for name in map(target.benchmark, self.benchmarks) if name in titles]

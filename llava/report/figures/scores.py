@@ -84,10 +84,16 @@ class FromResults:
 
     name: ClassVar[str]
     title: ClassVar[str]
+    benchmarks: tuple[str, ...]
+    """The columns it shows."""
+
+    def plan(self, target: Target) -> Sequence[tuple[str, Any, Cell]]:
+        """(series, place along the axis, run) of every point."""
+        raise NotImplementedError
 
     def cells(self, target: Target) -> list[Cell]:
-        """The runs it needs."""
-        raise NotImplementedError
+        """The runs it needs: the unpruned model's, and those of its points."""
+        return [*unpruned_cells(self.benchmarks, target), *(cell for _, _, cell in self.plan(target))]
 
     def draw(self, target: Target, records: Records) -> Drawn:
         """Draw the runs that are there."""

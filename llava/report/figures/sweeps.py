@@ -26,7 +26,6 @@ from llava.report.figures.scores import (
     points,
     shared_work,
     unpruned,
-    unpruned_cells,
 )
 
 PAPER_LAYERS, PAPER_DEPTH = (2, 5, 10, 15, 20), 32
@@ -59,10 +58,7 @@ class PrunedLayer(FromResults):
     name: ClassVar[str] = "figure5"
     title: ClassVar[str] = "Figure 5: the pruned layer"
 
-    def cells(self, target: Target) -> list[Cell]:
-        return [*unpruned_cells(self.benchmarks, target), *(cell for _, _, cell in self._plan(target))]
-
-    def _plan(self, target: Target) -> list[tuple[str, int, Cell]]:
+    def plan(self, target: Target) -> list[tuple[str, int, Cell]]:
         return [
             (curve, layer, Cell(target.benchmark(benchmark), options))
             for benchmark in self.benchmarks
@@ -81,7 +77,7 @@ class PrunedLayer(FromResults):
     def draw(self, target: Target, records: Records) -> Drawn:
         from matplotlib import pyplot
 
-        found = points(records, self._plan(target))
+        found = points(records, self.plan(target))
         names = list(dict.fromkeys(point.record["benchmark"] for point in found))
         timed = any(np.isfinite(point.seconds) for point in found)
         figure, axes = pyplot.subplots(
@@ -141,10 +137,7 @@ class PivotCount(FromResults):
     name: ClassVar[str] = "figure6"
     title: ClassVar[str] = "Figure 6: the number of pivots"
 
-    def cells(self, target: Target) -> list[Cell]:
-        return [*unpruned_cells(self.benchmarks, target), *(cell for _, _, cell in self._plan(target))]
-
-    def _plan(self, target: Target) -> list[tuple[str, int, Cell]]:
+    def plan(self, target: Target) -> list[tuple[str, int, Cell]]:
         return [
             (
                 "DART",
@@ -158,7 +151,7 @@ class PivotCount(FromResults):
     def draw(self, target: Target, records: Records) -> Drawn:
         from matplotlib import pyplot
 
-        found = points(records, self._plan(target))
+        found = points(records, self.plan(target))
         names = list(dict.fromkeys(point.record["benchmark"] for point in found))
         figure, axes = pyplot.subplots(1, len(names), figsize=(style.WIDTH, 3.5), squeeze=False)
         for axis, name in zip(axes[0], names, strict=True):

@@ -24,7 +24,6 @@ from llava.report.figures.scores import (
     points,
     shared_work,
     unpruned,
-    unpruned_cells,
 )
 
 SIZES = (9.5, 7.0, 4.5)
@@ -41,10 +40,7 @@ class ScoreAgainstTime(FromResults):
     name: ClassVar[str] = "figure4"
     title: ClassVar[str] = "Figure 4: score against measured latency"
 
-    def cells(self, target: Target) -> list[Cell]:
-        return [*unpruned_cells(self.benchmarks, target), *(cell for _, _, cell in self._plan(target))]
-
-    def _plan(self, target: Target) -> list[tuple[str, str, Cell]]:
+    def plan(self, target: Target) -> list[tuple[str, str, Cell]]:
         return [
             (
                 method,
@@ -60,7 +56,7 @@ class ScoreAgainstTime(FromResults):
         from matplotlib import pyplot
         from matplotlib.lines import Line2D
 
-        found = points(records, self._plan(target))
+        found = points(records, self.plan(target))
         found += [Point("none", "all", full, full) for full in unpruned(records).values()]
         found = [point for point in found if np.isfinite(point.seconds)]
         if not found:
