@@ -14,7 +14,8 @@ from llava.commandline import say
 from llava.report.records import Record
 
 INSIDE, FAMILY = "dart", "llava"
-ACCURACY, THROUGHPUT = "accuracy", "throughput"
+OUTSIDE = "dart_features"
+ACCURACY, THROUGHPUT, SERVED = "accuracy", "throughput", "served"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Serving:
     update: Path | None = None
     """Markdown file whose lines between `<!-- accuracy -->` and `<!-- end of accuracy -->`, and between
     `<!-- throughput -->` and `<!-- end of throughput -->`, become the two tables."""
+    sentence: Path | None = None
+    """Markdown file whose lines between `<!-- served -->` and `<!-- end of served -->` become one sentence."""
 
 
 def serving(config: Serving) -> None:
@@ -51,6 +54,14 @@ def serving(config: Serving) -> None:
     if config.update is not None:
         config.update.write_text(page, encoding="utf-8")
         say(f"Updated: {config.update}")
+    told = sentence(*tables[ACCURACY][0])
+    for line in ("", told):
+        say(line)
+    if config.sentence is not None:
+        page = config.sentence.read_text(encoding="utf-8") if config.sentence.is_file() else ""
+        page = summary.replaced(page, str(config.sentence), f"{told}\n", SERVED)
+        config.sentence.write_text(page, encoding="utf-8")
+        say(f"Updated: {config.sentence}")
 
 
 def chosen(records: Sequence[Record]) -> list[Record]:
@@ -71,6 +82,31 @@ def chosen(records: Sequence[Record]) -> list[Record]:
             f"python -m llava.eval textvqa --method {NONE},{INSIDE},{served[0]} --preset 128"
         )
     return [record for record in records if record["method"]["name"] in (NONE, INSIDE, *served)]
+
+
+def sentence(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return what is left of the unpruned score with DART inside the model, with its criterion before it, and at best.
+
+    Args:
+        header, rows: the table of accuracies; budgets from large to small.
+    """
+    cells = [dict(zip(header, row, strict=True)) for row in rows]
+    budgets = list(dict.fromkeys(cell["asked"] for cell in cells if cell["method"] == INSIDE))
+    shares = {(cell["method"], cell["asked"]): cell["relative"].partition(" ")[0] for cell in cells}
+    before = {name for name, budget in shares if budget in budgets and name != INSIDE}
+    best = [max(before, key=lambda name: float(shares.get((name, budget), 0))) for budget in budgets]
+
+    def listed(words: Sequence[str]) -> str:
+        return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
+
+    def told(name: str) -> str:
+        return f"`{name}` {listed([shares.get((name, budget), '-') for budget in budgets])} %"
+
+    finest = listed([f"`{name}` {shares[name, budget]} %" for name, budget in zip(best, budgets, strict=True)])
+    return (
+        f"Of the unpruned score are left at {listed(budgets)} tokens: inside the language model {told(INSIDE)}; "
+        f"before it {told(OUTSIDE)}, and at best {finest}."
+    )
 
 
 def throughput(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -54,6 +54,13 @@ def test_differences_are_those_to_dart_at_the_same_budget():
         assert "(" not in "".join(cells[label].values())
 
 
+def test_the_sentence_tells_what_is_left_of_the_unpruned_score():
+    runs = [*RUNS, result("mme", "divprune-64", 800.0), result("textvqa", "divprune-64", 60.0)]  # (80 + 75) / 2
+    told = serving.sentence(*summary.table(serving.chosen(runs), times=False, against="dart"))
+    assert "at 64 tokens: inside the language model `dart` 82.5 %; before it `dart_features` 72.5 %" in told
+    assert told.endswith("and at best `divprune` 77.5 %.")
+
+
 def test_the_command_writes_both_tables_or_says_what_to_do(tmp_path, capsys):
     for number, content in enumerate(RUNS):
         (tmp_path / f"{number}.json").write_text(json.dumps(content))
@@ -64,7 +71,10 @@ def test_the_command_writes_both_tables_or_says_what_to_do(tmp_path, capsys):
         "<!-- accuracy -->\n<!-- end of accuracy -->\n<!-- throughput -->\nold\n<!-- end of throughput -->\n"
     )
     words = ["serving", "--results", str(tmp_path), "--throughput", str(measured), "--update", str(page)]
-    assert command.main(words) == 0
+    readme = tmp_path / "readme.md"
+    readme.write_text("<!-- served -->\n<!-- end of served -->\n")
+    assert command.main([*words, "--sentence", str(readme)]) == 0
+    assert "at best `dart_features` 72.5 %." in readme.read_text()
     text = page.read_text()
     assert "| 40.00 (-20.00) |" in text and "old" not in text
     assert "| dart_features-64 | 88 | 2.0 | 10 | 3.00x (2.00 to 4.00) |" in text
