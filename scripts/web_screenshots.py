@@ -1,7 +1,8 @@
 """Make the pictures of the web demo, images/web_*.png, from the running demo with the embedded model.
 
-Usage: python scripts/web_screenshots.py, or with a FOLDER for these and some more. Needs the extras web and dev, and
-Debian's chromium and chromium-driver. Run it again when the embedded model or the page has changed, and look at them.
+Usage: python scripts/web_screenshots.py, or with FOLDER [NAME ...] for these and more. Needs the extras web and dev,
+and Debian's chromium and chromium-driver. Run it again when the embedded model or the page has changed, and look at
+the pictures.
 """
 
 import io
@@ -71,9 +72,11 @@ def scores(browser: Browser) -> None:
 
 
 def mistake(browser: Browser) -> None:
-    """Ask with a budget that cannot be read."""
+    """Ask with a budget that cannot be read, and show the whole page."""
     browser.type("#budget-1", "many")
     browser.ask(PATIENCE)
+    browser.js("return new Promise(done => setTimeout(done, 1000))")  # until it has scrolled
+    browser.js("scrollTo(0, 0)")
 
 
 PHONE_LONG = (PHONE[0], 2 * PHONE[1])  # the phone's page is long
@@ -92,6 +95,9 @@ def shoot(browser: Browser, url: str, shot: Shot, file: Path) -> None:
     """Write what the window shows as a small PNG."""
     browser.size(*shot.size)
     browser.open(url + shot.setting.query())
+    box = "return document.querySelector('#question textarea').value"
+    browser.wait(lambda: browser.js(box) == shot.setting.question)  # the link has filled the page
+    browser.js("return new Promise(done => setTimeout(done, 600))")
     browser.ask(PATIENCE)
     if shot.again:
         browser.ask(PATIENCE)  # once more, when everything is warm
@@ -109,13 +115,13 @@ def shoot(browser: Browser, url: str, shot: Shot, file: Path) -> None:
         print(f"The page is {browser.width()} pixels wide, the window {shot.size[0]}.")
 
 
-def main(folder: Path | None) -> int:
+def main(folder: Path | None, names: list[str]) -> int:
     if missing():
         print(missing(), file=sys.stderr)
         return 2
     demo = Demo(*llava.load())
     demo.warm_up()
-    shots = [shot for shot in SHOTS if folder is not None or shot.name in SHOWN]
+    shots = [shot for shot in SHOTS if shot.name in (names or SHOWN) or (folder is not None and not names)]
     with Server(demo, Setting(choices=DEFAULTS)) as server, tempfile.TemporaryDirectory() as profile:
         browser = Browser(Path(profile))
         try:
@@ -129,4 +135,4 @@ def main(folder: Path | None) -> int:
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else None, sys.argv[2:]))

@@ -78,6 +78,7 @@ def layers(n_layers: int) -> str:
     return (
         f'<div class="layers"><label for="layer">Tokens seen by <output id="layer-name">layer {n_layers - 1}</output>'
         f'</label><input type="range" id="layer" min="-1" max="{n_layers - 1}" value="{n_layers - 1}" step="1">'
+        '<span class="scale">low<i></i>high</span>'
         '<button type="button" id="shade" aria-pressed="false">Colour by score</button></div>'
     )
 

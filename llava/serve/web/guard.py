@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -42,12 +43,13 @@ class Guard:
 
     Args:
         app: what it protects.
-        folders: the upload area and the example images; nothing else is served or read.
+        folders: the upload area and the examples; nothing else is served or read.
         upload_bytes: largest file that may be uploaded.
+        area_bytes: what the upload area, the first of the folders, may hold altogether.
     """
 
-    def __init__(self, app: App, folders: Sequence[str | Path], upload_bytes: int):
-        self.app, self.upload_bytes = app, upload_bytes
+    def __init__(self, app: App, folders: Sequence[str | Path], upload_bytes: int, area_bytes: int):
+        self.app, self.upload_bytes, self.area_bytes = app, upload_bytes, area_bytes
         self.folders = [Path(folder).resolve() for folder in folders]
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -65,6 +67,8 @@ class Guard:
         elif path.rstrip("/") == f"{API}/upload":
             if _length(scope) > self.upload_bytes + ENVELOPE:
                 await _refuse(send, 413, "The file is too large.")
+            elif _length(scope) + _held(self.folders[0]) > self.area_bytes:
+                await _refuse(send, 507, "Too many files were uploaded here lately: try again in an hour.")
             else:
                 await self.app(scope, receive, _with_headers(send))
         else:
@@ -97,6 +101,15 @@ class Guard:
             own = path is None or (isinstance(path, str) and self.inside(path))
             return own and all(map(self._files_inside, value.values()))
         return all(map(self._files_inside, value)) if isinstance(value, list) else True
+
+
+def _held(folder: Path) -> int:
+    """Bytes of all files below a folder; some may be deleted meanwhile."""
+    held = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            held += file.lstat().st_size if file.is_file() else 0
+    return held
 
 
 def _length(scope: Message) -> int:

@@ -18,7 +18,7 @@ from llava.report.overlay_boards import Board
 JPEG_QUALITY, LARGEST_SIDE = 88, 672  # of the pictures in the page
 MANY = 2  # more pictures than so many stand in rows of two
 GONE = 'class="gone"'
-SHADES = 99  # steps from the lowest to the highest score
+SHADES = 99  # colours from the lowest to the highest score
 NOTE = "Point at a patch or tap it."
 Resize = Callable[[int, int], tuple[int, int]]
 
@@ -118,8 +118,8 @@ def _loose(boards: Sequence[Board], known: Fate) -> str:
 
 
 def _cells(board: Board, known: Fate, named: bool = False) -> list[str]:
-    low, high = _range(known)
     cells: list[str] = []
+    shades = _shades(known)
     if not (board.tokens >= 0).any():
         return cells
     for (row, column), token in np.ndenumerate(board.tokens):
@@ -130,9 +130,8 @@ def _cells(board: Board, known: Fate, named: bool = False) -> list[str]:
         words.append(f"row {row + 1}, column {column + 1}")
         shade = ""
         if token in known.scores:
-            number = known.scores[token]
-            words.append(f"{known.score_name} {number:.3g}")
-            shade = f' data-s="{round(SHADES * (number - low) / (high - low))}"' if high > low else ""
+            words.append(f"{known.score_name} {known.scores[token]:.3g}")
+            shade = f' data-s="{shades[token]}"' if token in shades else ""
         words.append("stays to the end" if layer is None else _leaving(layer))
         mark = "" if layer is None else f' data-d="{layer}" {GONE}'
         title = escape(" · ".join(words))
@@ -140,9 +139,11 @@ def _cells(board: Board, known: Fate, named: bool = False) -> list[str]:
     return cells
 
 
-def _range(known: Fate) -> tuple[float, float]:
-    numbers = sorted(known.scores.values())
-    return (numbers[0], numbers[-1]) if numbers else (0.0, 0.0)
+def _shades(known: Fate) -> dict[int, int]:
+    """Of every token with a score: its colour, by rank, because most scores lie close together below the highest."""
+    ranks = {score: rank for rank, score in enumerate(sorted(set(known.scores.values())))}
+    last = len(ranks) - 1
+    return {token: round(SHADES * ranks[score] / last) for token, score in known.scores.items()} if last > 0 else {}
 
 
 def _leaving(layer: int) -> str:

@@ -100,7 +100,12 @@ class Server:
         self._page = build(self.demo, examples, defaults, self.shared)
         self._page.queue(max_size=limits.waiting, api_open=False, default_concurrency_limit=4)
         largest = max(limits.image_bytes, limits.video_bytes if VIDEO in self.demo.kinds else 0)
-        guard = Middleware(Guard, folders=[self._uploads.name, FOLDER], upload_bytes=largest)
+        guard = Middleware(
+            Guard,
+            folders=[self._uploads.name, FOLDER],
+            upload_bytes=largest,
+            area_bytes=limits.uploads_bytes,
+        )
         try:
             _, url, _ = self._page.launch(
                 server_name=self.host,

@@ -22,6 +22,7 @@ class Limits:
     Args:
         image_bytes: size of an uploaded file.
         image_pixels: width times height of an image.
+        uploads_bytes: all that visitors uploaded within the last hour or two.
         video_bytes: size of an uploaded video.
         video_pixels: width times height of its frames.
         video_seconds, video_frames: its length.
@@ -35,6 +36,7 @@ class Limits:
 
     image_bytes: int = 10 * 2**20
     image_pixels: int = 16_000_000
+    uploads_bytes: int = 2**30
     video_bytes: int = 20 * 2**20
     video_pixels: int = 2_500_000
     video_seconds: float = 30.0

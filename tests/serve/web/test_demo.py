@@ -3,19 +3,21 @@
 import shlex
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import llava
 from llava.errors import BadInput, ConfigurationError, MissingData
+from llava.report.overlay_boards import Board
 from llava.serve import cli
 from llava.serve.session import Interrupted
 from llava.serve.web import cards
 from llava.serve.web.demo import DONE, FAILED, STOPPED, WAITING, Demo
 from llava.serve.web.examples import EXAMPLES
 from llava.serve.web.media import IMAGE, VIDEO, Medium, drawn_boards
-from llava.serve.web.picture import caption, drawing, fate
+from llava.serve.web.picture import Fate, caption, drawing, fate
 from llava.serve.web.settings import Choice, Limits, Setting, command_line
 from tests.model.llava_folder import write_checkpoint
 
@@ -221,6 +223,13 @@ class TestPieces:
         assert html.count("pivot score") == 4 and "leaves before layer 1" in html
         assert "3</b> of 4 tokens" in caption(talk.boards, known)
         assert drawing(talk.boards, None).count("<rect") == 0
+
+    def test_colours_go_by_rank(self):
+        board = Board(np.zeros((4, 4, 3), np.uint8), np.arange(4).reshape(2, 2))
+        known = Fate([None, None, 3, None], {0: 1e-6, 1: 1e-6, 2: 2e-6, 3: 0.9}, "score", 0, 4.0)
+        html = drawing([board], known)
+        assert [piece.partition('"')[0] for piece in html.split('data-s="')[1:]] == ["0", "0", "50", "99"]
+        assert "data-s" not in drawing([board], replace(known, scores={0: 1.0, 1: 1.0}))
 
     def test_merged_and_resized(self, demo, image):
         talk = begin(demo, image, Choice("visionzip", "3", "contextual=1"), Choice("smaller_image", "1"))

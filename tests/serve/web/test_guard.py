@@ -8,6 +8,7 @@ import pytest
 from llava.serve.web.guard import SMALL, Guard
 
 API = "/gradio_api"
+HELD = 3000  # bytes
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def ask(area, path, method="GET", body=b"", headers=(), kind="http"):
         sent.append(message)
 
     scope = {"type": kind, "path": path, "method": method, "headers": list(headers)}
-    asyncio.run(Guard(app, [area / "uploads"], 1000)(scope, receive, send))
+    asyncio.run(Guard(app, [area / "uploads"], 1000, HELD)(scope, receive, send))
     return (sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]) if sent else None
 
 
@@ -108,3 +109,15 @@ def test_sizes(area):
     assert ask(area, f"{API}/queue/join", "POST", b" " * (SMALL + 1))[0] == 413
     for length, status in ((b"1000", 200), (b"9999", 413), (b"", 413)):
         assert ask(area, f"{API}/upload", "POST", headers=[(b"content-length", length)])[0] == status
+
+
+def test_the_upload_area_has_a_limit(area):
+    def upload():
+        return ask(area, f"{API}/upload", "POST", headers=[(b"content-length", b"1000")])[0]
+
+    assert upload() == 200
+    (area / "uploads" / "deep").mkdir()
+    (area / "uploads" / "deep" / "dog.png").write_bytes(b"x" * (HELD - 900))
+    assert upload() == 507
+    (area / "uploads" / "deep" / "dog.png").unlink()
+    assert upload() == 200
