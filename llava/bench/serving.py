@@ -6,6 +6,7 @@ cache knows them and drift of the machine meets all settings alike.
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def serving(config: Serving) -> None:
     import transformers
 
     prompt = _prompt(transformers.AutoTokenizer.from_pretrained(folder), kind)
-    environment = _environment()  # before the engines load the machine
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before the engines load the machine themselves
     runs: dict[str, Callable[[], Any]] = {}
     for label, overrides in settings.items():
         warn(f"Starting vLLM for {label} ...")
@@ -90,7 +91,7 @@ def serving(config: Serving) -> None:
     for line in _table(rows):
         say(line)
     subject = {"model": folder.name, "prompt": QUESTION}
-    content = results.content("serving", config, environment, subject, rows, complete=turns.complete)
+    content = results.content("serving", config, _environment(load), subject, rows, complete=turns.complete)
     results.finish(content, config.output)
 
 
@@ -193,8 +194,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return screen.table(header, cells)
 
 
-def _environment() -> dict[str, Any]:
-    import os
+def _environment(load: float | None) -> dict[str, Any]:
     from datetime import datetime, timezone
 
     import torch
@@ -209,6 +209,6 @@ def _environment() -> dict[str, Any]:
         "versions": {**found["versions"], "vllm": vllm.__version__},
         "device": place,
         "cpu_count": os.cpu_count(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "load_average": load,
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
