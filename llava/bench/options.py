@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from llava.bench import sizes
-from llava.commandline import did_you_mean, too_small
+from llava.commandline import did_you_mean, folder_problems, too_small
 from llava.errors import ConfigurationError, LlavaError
 
 if TYPE_CHECKING:
@@ -264,7 +264,8 @@ def output_problems(output: Path | None) -> list[str]:
     if output is None:
         return []
     found = [] if output.suffix == ".json" else [f"--output {output}: the result is a JSON file, give a name in .json."]
-    return found + ([f"--output {output} is a folder: give a file in it."] if output.is_dir() else [])
+    found += [f"--output {output} is a folder: give a file in it."] if output.is_dir() else []
+    return found + folder_problems("--output", output.parent)
 
 
 def listed(words: str, flag: str, kinds: tuple[type, ...] = (int,)) -> tuple[list[Any], list[str]]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.bench.options import TOKENS
+from llava.bench.options import TOKENS, output_problems
 from llava.commandline import too_small
 from llava.methodoptions import MethodOptions
 
@@ -86,7 +86,7 @@ class PipelineOptions:
             self.reduction.build()
         except ConfigurationError as error:
             found += error.problems
-        return found
+        return found + output_problems(self.output)
 
 
 def plans(parts: Sequence[str], label: str, ablation: bool) -> dict[str, tuple[bool, frozenset[str]]]:

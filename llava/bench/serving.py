@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from llava.bench import results
-from llava.bench.options import NONE, output_problems, too_small
+from llava.bench.options import NONE, output_problems
 from llava.bench.timing import Turns, ratios, spread, take_turns
-from llava.commandline import say, warn
+from llava.commandline import say, too_small, warn
 from llava.errors import ConfigurationError, MissingData
 from llava.methodoptions import MethodOptions
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import tyro
 
-from llava.commandline import say
+from llava.commandline import folder_problems, say, too_small
 from llava.errors import ConfigurationError
 
 ENDINGS = (".png", ".svg", ".pdf")
@@ -37,11 +37,10 @@ class Overlay:
     """Picture to write: .png, .svg or .pdf."""
 
     def problems(self) -> list[str]:
-        found = []
-        if self.max_new_tokens < 1:
-            found.append(f"--max-new-tokens {self.max_new_tokens} is too small: give at least 1.")
+        found = too_small(self, max_new_tokens=1)
         if self.output.suffix not in ENDINGS:
             found.append(f"--output {self.output}: give a name that ends in .png, .svg or .pdf.")
+        found += folder_problems("--output", self.output.parent)
         try:
             self.chosen()
         except ConfigurationError as error:

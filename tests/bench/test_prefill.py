@@ -122,6 +122,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
         ("--model-path here --benchmark pop", "Did you mean 'pope'"),
         ("--device mps", "'mps' cannot be measured"),
         ("--output somewhere", "give a name in .json"),
+        (f"--output {__file__}/x.json", f"{__file__} is a file, give a folder"),
         ("--keep 0.2.1", "number"),
     ],
 )
