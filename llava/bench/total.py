@@ -218,7 +218,7 @@ def _answer(model: Any, processor: Any, group: Sequence[Question], pruning: Prun
         "decode": seconds["generate"] - seconds["first_token"],
     }
     rows = [answer_row(question, text, "", "") for question, text in zip(group, given.texts, strict=True)]
-    return Batch(parts, total, accounting.batch_means(pruning.last), rows)
+    return Batch(parts, total, accounting.batch_means(pruning.reports[-1]), rows)
 
 
 def row(label: str, whole: Whole, dataset: DataSet) -> dict[str, Any]:
