@@ -49,7 +49,7 @@ def test_commands_and_plug_ins_lead_somewhere(name):
 
 
 def test_the_three_commands_are_there():
-    assert {"llava-chat", "llava-eval"} <= set(PROJECT["scripts"])
+    assert {"llava-chat", "llava-eval", "llava-web"} == set(PROJECT["scripts"])
 
 
 def test_extras_of_the_test_script_exist():
