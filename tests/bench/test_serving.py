@@ -1,5 +1,6 @@
 """Throughput through vLLM: what is told before an engine starts, and the arithmetic; engines are tested elsewhere."""
 
+import sys
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -35,3 +36,10 @@ def test_rows_compare_rounds_with_the_unpruned_engine():
     assert pruned["method"] == "dart_features" and pruned["prompt_tokens"] == 88 and pruned["new_tokens"] == 5
     assert pruned["requests_per_second"] == 2 and pruned["tokens_per_second"] == 10
     assert pruned["speedup"]["median"] == 3  # of 2, 4 and 3
+
+
+def test_the_environment_has_what_the_page_says_of_a_run(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(__version__="9.9"))
+    found = serving._environment(0.25)
+    assert found["load_average"] == 0.25 and found["versions"]["vllm"] == "9.9"
+    assert {"device", "cpu_count", "when", "git_commit"} <= set(found)
