@@ -34,7 +34,7 @@ def _turn(turn: Turn) -> str:
     elif turn.status == RUNNING:
         text = f'{text}<span class="cursor"></span>'
     elif turn.status == FAILED:
-        text = f'<em class="problem">{escape(turn.problem)}</em>'
+        text = f'{text} <em class="problem">{escape(turn.problem)}</em>'.strip()
     elif not text:
         text = "<em>(an empty answer)</em>"
     return f'<p class="q">{escape(turn.question)}</p><p class="a">{text}</p>'

@@ -54,8 +54,8 @@ def build(demo: Demo, examples: Mapping[str, Example], defaults: Setting, shared
                     ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=90)
                     stop = gr.Button("Stop", elem_id="stop", min_width=60)
                     new = gr.Button("Start anew", elem_id="new", min_width=90)
-                place = gr.HTML("", elem_id="place")  # Gradio writes the place in the queue over it
             with gr.Column(elem_id="results", scale=1, min_width=300):
+                place = gr.HTML("", elem_id="place")  # Gradio writes the place in the queue over it
                 message = gr.HTML("", elem_id="message")
                 empty = gr.HTML(_static("empty.html"), elem_id="empty")
                 layers = gr.HTML(cards.layers(demo.n_layers), elem_id="layers", visible=False)
