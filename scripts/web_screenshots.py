@@ -81,7 +81,7 @@ def mistake(browser: Browser) -> None:
 
 PHONE_LONG = (PHONE[0], 2 * PHONE[1])  # the phone's page is long
 SHOTS = (
-    Shot("web_desktop", example("stars"), DESKTOP, unfold),
+    Shot("web_desktop", example("stars"), (DESKTOP[0], 1045), unfold),
     Shot("web_scores", example("sign"), (DESKTOP[0], 700), scores, again=False),
     Shot("web_video", example("clip"), (DESKTOP[0], 900), lambda browser: None, again=False),
     Shot("web_phone", example("stars"), PHONE_LONG, results),
