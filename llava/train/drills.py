@@ -9,7 +9,7 @@ import numpy as np
 
 from .chinese import LETTER_CN, translate
 from .letters import CORNERS, LETTER, LETTERS, lines
-from .questions import Question, pick, random_code
+from .questions import Question, pick, random_code, yes_no
 from .scenes import COLOR_NAMES, SHAPES, Scene, Window, sample_scene
 from .tokenizer import EXTRA_WORDS
 
@@ -30,7 +30,7 @@ def sample_drills(rng: np.random.Generator, number: int, canvas: int, patch: int
     )
     asked: dict[str, Question] = {}
     while len(asked) < number:
-        asker = pick(rng, (lookup, lookup, lookup, lookup, lookup, lookup, recite, addition))
+        asker = pick(rng, (lookup, lookup, lookup, lookup, recite, addition, addition, sum_is))
         asked |= {q.text: q for q in asker(scene, rng)}
     return scene, list(asked.values())
 
@@ -77,3 +77,11 @@ def addition(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """What is the result of the sum 3+4?"""
     a, b = (int(n) for n in rng.integers(0, 10, 2))
     return [Question(KIND, f"What is the result of the sum {a}+{b}?", str(a + b))]
+
+
+def sum_is(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """Is the answer to the sum 3+4 8? Wrong ones are one or two off."""
+    a, b = (int(n) for n in rng.integers(0, 10, 2))
+    yes, right = bool(rng.integers(2)), a + b
+    said = right if yes else right + int(pick(rng, [d for d in (-2, -1, 1, 2) if right + d >= 0]))
+    return [Question(KIND, f"Is the answer to the sum {a}+{b} {said}?", yes_no(yes))]

@@ -197,11 +197,11 @@ ITEMS: dict[str, tuple[Callable[[Scene, np.random.Generator], list[Item]], float
     "count": (_count, 1.4),
     "presence": (_presence, 1.2),
     "sign": (_sign, 1.2),
-    "size": (_size, 0.7),
-    "extreme": (_extreme, 0.7),
+    "size": (_size, 1.2),
+    "extreme": (_extreme, 1.1),
     "beside": (_beside, 0.8),
-    "background": (_background, 0.3),
-    "roll": (_roll, 0.3),
+    "background": (_background, 0.5),
+    "roll": (_roll, 0.7),
 }
 _NAMES, _WEIGHTS = list(ITEMS), np.array([weight for _, weight in ITEMS.values()])
 

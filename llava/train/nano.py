@@ -17,7 +17,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .guidance import LAYER, Guide
-from .scenes import BACKGROUNDS, CHARACTERS, COLORS, SHAPES
+from .scenes import BACKGROUNDS, CHARACTERS, COLORS, SHAPES, SIZES
 
 IMAGE_SIZE, PATCH = 336, 14
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -30,6 +30,7 @@ DENSE_CLASSES = {
     "row": 6,
     "column": 6,
     "background": len(BACKGROUNDS),
+    "size": SIZES,
 }
 # Rare labels weigh more: most patches show no character and no centre.
 DENSE_WEIGHT = {
@@ -40,6 +41,7 @@ DENSE_WEIGHT = {
     "row": 0.1,
     "column": 0.1,
     "background": 0.1,
+    "size": 0.4,
 }
 
 

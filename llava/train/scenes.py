@@ -32,6 +32,7 @@ LETTERS = "ACEFHJKLMNPRTUXY"
 DIGITS = "0123456789"
 CHARACTERS = LETTERS + DIGITS + "+"
 BACKGROUNDS = ("plain", "striped", "checkered", "dotted")
+SIZES, SIZE_STEP = 8, 84  # classes of radii, and how many of them one canvas would be
 
 
 @dataclass(frozen=True)
@@ -324,7 +325,7 @@ def patch_labels(scene: Scene, owner: np.ndarray) -> dict[str, np.ndarray]:
 
     thing: 0 none, else 1 + colour index * number of shapes + shape index. center: 1 where a thing's centre lies.
     character: 0 none, else 1 + index in CHARACTERS. place: index of that character in its word. row, column: sixth of
-    the canvas. background: index in BACKGROUNDS (-100 under things and signs).
+    the canvas. background: index in BACKGROUNDS (-100 under things and signs). size: of the thing.
     """
     side, p = scene.window.side, scene.patch
     n, per_patch = len(scene.things), p * p
@@ -335,7 +336,9 @@ def patch_labels(scene: Scene, owner: np.ndarray) -> dict[str, np.ndarray]:
     on_sign, covered = share[:, 0], 1 - share[:, 1]
     thing = np.zeros(side * side, dtype=np.int64)
     thing[covered > 0.02] = -100
+    size = np.full(side * side, -100, dtype=np.int64)
     for k, t in enumerate(scene.things):
+        size[share[:, k + 2] > 0.35] = min(SIZES - 1, max(0, int(SIZE_STEP * t.radius / scene.canvas) - 3))
         thing[share[:, k + 2] > 0.35] = 1 + COLOR_NAMES.index(t.color) * len(SHAPES) + SHAPES.index(t.shape)
     thing[on_sign > 0.5] = 0
     center = np.zeros(side * side, dtype=np.int64)
@@ -361,4 +364,5 @@ def patch_labels(scene: Scene, owner: np.ndarray) -> dict[str, np.ndarray]:
         "row": (rows + scene.window.row) * 6 // full,
         "column": (columns + scene.window.column) * 6 // full,
         "background": background,
+        "size": size,
     }

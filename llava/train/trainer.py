@@ -219,7 +219,7 @@ def begin_from(folder: Path, trainee: Trainee) -> State:
     """Load the model of `folder` and its dense heads, if there; returns a state that counts on from its card."""
     trainee.model.load_state_dict(LlavaForConditionalGeneration.from_pretrained(folder).float().state_dict())
     if (folder / HEADS).exists():
-        trainee.heads.load_state_dict(load_file(folder / HEADS))
+        trainee.heads.load_state_dict(load_file(folder / HEADS), strict=False)  # labels may have come since
     card = folder / "card.json"
     if not card.exists():
         return State()

@@ -7,7 +7,8 @@ comes often enough to stay there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -67,6 +68,18 @@ LONG: list[tuple[Asker, float]] = [
     (drills.lookup, 0.6),
 ]
 
+# What is still weak after most of the curriculum comes more often in its last stages, times these.
+EMPHASIS: dict[Asker, float] = {
+    compare.bigger: 2.5,
+    compare.outermost: 2.0,
+    compare.neighbour: 1.3,
+    compare.further: 1.3,
+    compare.both_or_either: 1.5,
+    compare.same: 1.5,
+    drills.addition: 1.6,
+    signs.spelled: 1.25,
+}
+
 
 def names_for_comparison(rng: np.random.Generator, targets: tuple[str, str], things: int) -> list[tuple[str, str]]:
     """(colour, shape) pairs with independent counts of two colours or two shapes, equal counts in one of three."""
@@ -92,9 +105,17 @@ def wide_sign_text(rng: np.random.Generator, longest: int) -> str:
 
 
 def sample_wide(
-    rng: np.random.Generator, level: Difficulty, canvas: int, patch: int, long: bool = False
+    rng: np.random.Generator,
+    level: Difficulty,
+    canvas: int,
+    patch: int,
+    long: bool = False,
+    emphasis: Mapping[Asker, float] = MappingProxyType({}),
 ) -> tuple[Scene, list[ask.Question]]:
-    """Draw a scene and questions about it; `long` ones are multiple choice and those that may be unanswerable."""
+    """Draw a scene and questions about it; `long` ones are multiple choice and those that may be unanswerable.
+
+    `emphasis` multiplies the weights of some askers.
+    """
     window = random_window(rng, level, canvas // patch)
     target, pair, roll = None, None, rng.random()
     if roll < 0.5:
@@ -110,6 +131,7 @@ def sample_wide(
     text = wide_sign_text(rng, level.characters) if rng.random() < level.sign else None
     scene = scene_in(window, rng, level, canvas, patch, names, text)
     askers = list(LONG) if long else BRIEF + (ON_SIGNS if scene.sign else [])
+    askers = [(asker, weight * emphasis.get(asker, 1.0)) for asker, weight in askers]
     if target and not long:
         askers.append((lambda s, r: ask.counting(s, r, target), 2.5))
     if pair and not long:
