@@ -87,7 +87,7 @@ def summary(config: Summary) -> None:
         say(line)
     text = f"{view.markdown(header, rows)}\n\n{view.setting(found)}\n"
     if config.update is not None:
-        _update(config.update, text, config.mark)
+        view.update(config.update, text, config.mark)
     if config.output is None:
         return
     config.output.parent.mkdir(parents=True, exist_ok=True)
@@ -101,19 +101,12 @@ def summary(config: Summary) -> None:
 
 def support(config: Support) -> None:
     from llava.model.support import table
+    from llava.report.summary import update
 
     text = table()
     say(text)
     if config.update is not None:
-        _update(config.update, f"{text}\n", "support")
-
-
-def _update(page: Path, text: str, mark: str) -> None:
-    from llava.report.summary import replaced
-
-    before = page.read_text(encoding="utf-8") if page.is_file() else ""
-    page.write_text(replaced(before, str(page), text, mark), encoding="utf-8")
-    say(f"Updated: {page}")
+        update(config.update, f"{text}\n", "support")
 
 
 def methods(config: Methods) -> None:

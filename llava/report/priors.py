@@ -38,9 +38,7 @@ def priors(config: Priors) -> None:
         say(line)
     if config.update is not None:
         text = f"{summary.markdown(header, rows)}\n\n{summary.setting(found)}\n"
-        page = config.update.read_text(encoding="utf-8") if config.update.is_file() else ""
-        config.update.write_text(summary.replaced(page, str(config.update), text, MARK), encoding="utf-8")
-        say(f"Updated: {config.update}")
+        summary.update(config.update, text, MARK)
 
 
 def table(found: Sequence[Record]) -> tuple[list[str], list[list[str]]]:

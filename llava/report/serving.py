@@ -58,10 +58,7 @@ def serving(config: Serving) -> None:
     for line in ("", told):
         say(line)
     if config.sentence is not None:
-        page = config.sentence.read_text(encoding="utf-8") if config.sentence.is_file() else ""
-        page = summary.replaced(page, str(config.sentence), f"{told}\n", SERVED)
-        config.sentence.write_text(page, encoding="utf-8")
-        say(f"Updated: {config.sentence}")
+        summary.update(config.sentence, f"{told}\n", SERVED)
 
 
 def chosen(records: Sequence[Record]) -> list[Record]:

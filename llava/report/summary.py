@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from llava.commandline import say
 from llava.errors import BadInput
 from llava.eval.screen import DASH, number
 from llava.report.records import Record, check_alike
@@ -75,6 +77,17 @@ def replaced(page: str, name: str, text: str, mark: str = "summary") -> str:
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
         raise BadInput(f"{name} does not have the lines {begin} and {end}, once each: put them where the table goes.")
     return page[: page.index(begin) + len(begin)] + f"\n{text}" + page[page.index(end) :]
+
+
+def update(path: Path, text: str, mark: str) -> None:
+    """Put `text` into a page between the lines of a mark, and say so.
+
+    Raises:
+        BadInput: the page does not have both lines once, in order.
+    """
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    path.write_text(replaced(before, str(path), text, mark), encoding="utf-8")
+    say(f"Updated: {path}")
 
 
 def setting(records: Sequence[Record]) -> str:

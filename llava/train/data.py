@@ -247,16 +247,12 @@ class SceneBatches(IterableDataset):
         longest = -(-max((len(b.ids) for blocks in images for b in blocks), default=1) // 4) * 4
         ids = torch.full((len(images), most, longest), self.prompt.eos)
         target = torch.full_like(ids, -100)
+        looks: list[tuple[int, ...]] = []
         for row, blocks in enumerate(images):
             for column, block in enumerate(blocks):
+                looks += [(row, column, *look) for look in block.looks]
                 ids[row, column, : len(block.ids)] = torch.tensor(block.ids)
                 target[row, column, : len(block.ids)] = torch.tensor(block.target)
-        looks = [
-            (row, column, *look)
-            for row, blocks in enumerate(images)
-            for column, block in enumerate(blocks)
-            for look in block.looks
-        ]
         first = len(self.prompt.prefix) + (IMAGE_SIZE // PATCH) ** 2
         shown, position = self.prompt.shown_prefix(self.stage.full_prompt)
         return {

@@ -11,6 +11,7 @@ from .chinese import LETTER_CN, translate
 from .letters import CORNERS, LETTER, LETTERS, lines
 from .questions import Question, pick, random_code, yes_no
 from .scenes import COLOR_NAMES, SHAPES, Scene, Window, sample_scene
+from .signs import claimed
 from .tokenizer import EXTRA_WORDS
 
 KIND = "drill"
@@ -82,6 +83,5 @@ def addition(scene: Scene, rng: np.random.Generator) -> list[Question]:
 def sum_is(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """Is the answer to the sum 3+4 8? Wrong ones are one or two off."""
     a, b = (int(n) for n in rng.integers(0, 10, 2))
-    yes, right = bool(rng.integers(2)), a + b
-    said = right if yes else right + int(pick(rng, [d for d in (-2, -1, 1, 2) if right + d >= 0]))
-    return [Question(KIND, f"Is the answer to the sum {a}+{b} {said}?", yes_no(yes))]
+    said, true = claimed(a + b, rng)
+    return [Question(KIND, f"Is the answer to the sum {a}+{b} {said}?", yes_no(true))]

@@ -22,7 +22,6 @@ def option_spans(text: str, count: Callable[[str], int]) -> dict[str, tuple[int,
 
     The token that follows (a line's end, as a rule) belongs to it: the first that knows a whole option of many pieces.
 
-
     Args:
         count: number of tokens of a text, for beginnings of `text` that end where a token ends.
     """

@@ -32,7 +32,7 @@ LETTERS = "ACEFHJKLMNPRTUXY"
 DIGITS = "0123456789"
 CHARACTERS = LETTERS + DIGITS + "+"
 BACKGROUNDS = ("plain", "striped", "checkered", "dotted")
-SIZES, SIZE_STEP = 8, 84  # classes of radii, and how many of them one canvas would be
+SIZES, SIZE_STEPS, SMALLEST = 8, 84, 3  # classes of radii, how many a canvas would be, the first that occurs
 
 
 @dataclass(frozen=True)
@@ -338,8 +338,9 @@ def patch_labels(scene: Scene, owner: np.ndarray) -> dict[str, np.ndarray]:
     thing[covered > 0.02] = -100
     size = np.full(side * side, -100, dtype=np.int64)
     for k, t in enumerate(scene.things):
-        size[share[:, k + 2] > 0.35] = min(SIZES - 1, max(0, int(SIZE_STEP * t.radius / scene.canvas) - 3))
-        thing[share[:, k + 2] > 0.35] = 1 + COLOR_NAMES.index(t.color) * len(SHAPES) + SHAPES.index(t.shape)
+        shows = share[:, k + 2] > 0.35
+        size[shows] = min(SIZES - 1, max(0, int(SIZE_STEPS * t.radius / scene.canvas) - SMALLEST))
+        thing[shows] = 1 + COLOR_NAMES.index(t.color) * len(SHAPES) + SHAPES.index(t.shape)
     thing[on_sign > 0.5] = 0
     center = np.zeros(side * side, dtype=np.int64)
     left, top, _, _ = scene.region

@@ -70,9 +70,15 @@ def result_is(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """Is the answer to the sum on the sign 7? Wrong ones are one or two off."""
     if not is_sum(scene):
         return []
-    yes, right = bool(rng.integers(2)), total(scene)
-    said = right if yes else right + int(pick(rng, [d for d in (-2, -1, 1, 2) if right + d >= 0]))
-    return [Question("calculation", f"Is the answer to the sum on the sign {said}?", yes_no(yes))]
+    said, true = claimed(total(scene), rng)
+    return [Question("calculation", f"Is the answer to the sum on the sign {said}?", yes_no(true))]
+
+
+def claimed(right: int, rng: np.random.Generator) -> tuple[int, bool]:
+    """A number said to be the answer, and whether it is: `right` in half of the cases, else one or two off."""
+    if bool(rng.integers(2)):
+        return right, True
+    return right + int(pick(rng, [d for d in (-2, -1, 1, 2) if right + d >= 0])), False
 
 
 def term(scene: Scene, rng: np.random.Generator) -> list[Question]:

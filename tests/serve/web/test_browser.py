@@ -25,17 +25,6 @@ def server():
 
 
 @pytest.fixture(scope="module")
-def page(server, tmp_path_factory):
-    browser = browsers.Browser(tmp_path_factory.mktemp("profile"))
-    try:
-        browser.size(*browsers.DESKTOP)
-        browser.open(server.url)
-        yield browser
-    finally:
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Files to upload: one that is fine, and three that are not."""
     folder = tmp_path_factory.mktemp("pictures")

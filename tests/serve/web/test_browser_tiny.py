@@ -56,17 +56,6 @@ def server(model):
         yield running
 
 
-@pytest.fixture(scope="module")
-def page(server, tmp_path_factory):
-    browser = browsers.Browser(tmp_path_factory.mktemp("profile"))
-    try:
-        browser.size(*browsers.DESKTOP)
-        browser.open(server.url)
-        yield browser
-    finally:
-        browser.close()
-
-
 @pytest.fixture
 def slow(model):
     model.slow = True

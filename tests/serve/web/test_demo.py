@@ -8,31 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
-import llava
 from llava.errors import BadInput, ConfigurationError, MissingData
 from llava.report.overlay_boards import Board
 from llava.serve import cli
 from llava.serve.session import Interrupted
 from llava.serve.web import cards
-from llava.serve.web.demo import DONE, FAILED, STOPPED, WAITING, Demo
+from llava.serve.web.demo import DONE, FAILED, STOPPED, WAITING
 from llava.serve.web.examples import EXAMPLES
 from llava.serve.web.media import IMAGE, VIDEO, Medium, drawn_boards
 from llava.serve.web.picture import Fate, caption, drawing, fate
 from llava.serve.web.settings import Choice, Limits, Setting, command_line
-from tests.model.llava_folder import write_checkpoint
 
 DART = Choice("dart", "2", "pivots_visual=1 pivots_text=1 layer=1")
 LIMITS = Limits(new_tokens=6, turns=2)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("web") / "llava")
-
-
-@pytest.fixture(scope="module")
-def demo(folder):
-    return Demo(*llava.load(folder, device="cpu"), LIMITS)
 
 
 @pytest.fixture(scope="module")

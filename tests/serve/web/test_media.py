@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import llava
 from llava.errors import BadInput, LlavaError, MissingData
 from llava.report.overlay_boards import Board
 from llava.serve import cli
@@ -16,22 +15,11 @@ from llava.serve.web.media import IMAGE, VIDEO, Medium, frame_boards
 from llava.serve.web.picture import caption, drawing, fate
 from llava.serve.web.settings import Choice, Limits, Setting, command_line
 from tests.model import media_reference
-from tests.model.llava_folder import write_checkpoint
 from tests.model.test_video import write_sound, write_video
 
 pytest.importorskip("av", reason="PyAV (extra `video`) is not installed")
 DART = Choice("dart", "2", "pivots_visual=1 pivots_text=1 layer=1")
 LIMITS = Limits(new_tokens=3, video_bytes=50_000, video_pixels=100 * 100, video_seconds=3, video_frames=25)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("media") / "llava")
-
-
-@pytest.fixture(scope="module")
-def demo(folder):
-    return Demo(*llava.load(folder, device="cpu"), LIMITS)
 
 
 @pytest.fixture(scope="module")

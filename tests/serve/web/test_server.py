@@ -11,24 +11,15 @@ from pathlib import Path
 
 import pytest
 
-import llava
 from llava.errors import BadInput
 from llava.serve.web import __main__ as web
-from llava.serve.web.demo import Demo
 from llava.serve.web.examples import EXAMPLES, FOLDER
 from llava.serve.web.media import IMAGE, VIDEO
 from llava.serve.web.settings import Choice, Limits, Setting
-from tests.model.llava_folder import write_checkpoint
 
 ROOT = Path(__file__).parents[3]
 NEEDS_GRADIO = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed (extra web)")
 LIMITS = Limits(image_bytes=100_000, video_bytes=100_000, new_tokens=4)
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    folder = write_checkpoint(tmp_path_factory.mktemp("server") / "llava")
-    return Demo(*llava.load(folder, device="cpu"), LIMITS)
 
 
 @pytest.fixture(scope="module")
