@@ -16,6 +16,10 @@ DART = Choice("dart", "2", "pivots_visual=1 pivots_text=1 layer=1")
 LIMITS = Limits(new_tokens=400, waiting=1, image_bytes=60_000, video_bytes=60_000, video_seconds=3)
 PAUSE = 0.05  # seconds for each token, while the model is slow: 20 s for an answer
 ANSWERS = "return [...document.querySelectorAll('.card .a')].map(a => a.innerText)"
+BEGUN = """
+const first = document.querySelector('.card .a');
+return first && !first.querySelector('.waiting') ? first.innerText.length : 0
+"""
 
 
 class SlowModel:
@@ -64,8 +68,8 @@ def slow(model):
 
 
 def streams(page):
-    """Wait until the first column has begun its answer."""
-    page.wait(lambda: len((page.js(ANSWERS) or [""])[0]) > 2)
+    """Wait until the first column has begun its answer: it says that it waits for its turn before that."""
+    page.wait(lambda: page.js(BEGUN) > 2)
 
 
 def test_stop_ends_the_answer_here_and_on_the_server(page, model, slow):
