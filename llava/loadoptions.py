@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import tyro
@@ -38,6 +38,16 @@ class LoadOptions:
     def shown_path(self) -> str:
         """The checkpoint as it was given, or the embedded model's name."""
         return self.model_path or EMBEDDED
+
+    def words(self) -> list[str]:
+        """Return the command line's words that choose the same."""
+        said = []
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value != option.default:
+                flag = f"--{option.name.replace('_', '-')}"
+                said += [flag] if value is True else [flag, str(value)]
+        return said
 
     def problems(self) -> list[str]:
         """Return everything that is wrong, known before a model is loaded."""

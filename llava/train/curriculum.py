@@ -46,6 +46,23 @@ WIDE_12 = Stage(
 )
 WIDE_CHOICE = replace(WIDE_12, name="wide-choice", steps=560, long=0.42, drills=0.05, longest_drill=110, guide=0.5)
 WIDE_MORE = replace(WIDE_CHOICE, name="wide-more", steps=700, long=0.4, drills=0.1, clips=0.1, emphasis=True)
+WIDE_24 = Stage(
+    "wide-24",
+    250,
+    16,
+    WIDE_FULL,
+    lr=9e-4,
+    full_prompt=True,
+    longest=48,
+    chat=0.05,
+    short=0.7,
+    jpeg=0.6,
+    wide=True,
+    long=0.45,
+    clips=0.14,
+    guide=0.3,
+    emphasis=True,
+)
 WIDE = [
     Stage("wide-letters", 200, 32, WIDE_WINDOW, lr=1.5e-3, tokens=80, longest=40, wide=True, long=0.5, drills=0.75),
     WIDE_12,
@@ -53,23 +70,10 @@ WIDE = [
     Stage("wide-lookup", 900, 4, WIDE_WINDOW, lr=2e-3, wide=True, drills=1.0, longest_drill=110, dense=0.0, guide=1.0),
     WIDE_CHOICE,
     WIDE_MORE,
-    Stage(
-        "wide-24",
-        250,
-        16,
-        WIDE_FULL,
-        lr=9e-4,
-        full_prompt=True,
-        longest=48,
-        chat=0.05,
-        short=0.7,
-        jpeg=0.6,
-        wide=True,
-        long=0.45,
-        clips=0.14,
-        guide=0.3,
-        emphasis=True,
-    ),
+    WIDE_24,
+    # What was still falling: windows with more questions each, then full images.
+    replace(WIDE_MORE, name="wide-again", steps=240, level=replace(WIDE_WINDOW, questions=14)),
+    replace(WIDE_24, name="wide-24-again", steps=400),
 ]
 CURRICULA = {"first": STAGES, "wide": WIDE}
 # What the last stage looks like without language: the measure of held-out accuracy.

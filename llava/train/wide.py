@@ -77,7 +77,11 @@ EMPHASIS: dict[Asker, float] = {
     compare.both_or_either: 1.5,
     compare.same: 1.5,
     drills.addition: 1.6,
-    signs.spelled: 1.25,
+    signs.spelled: 1.6,
+    signs.result: 1.3,
+    ask.position: 1.6,
+    ask.relation: 1.3,
+    compare.counting_evenly: 1.4,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ import tyro
 
 from llava.commandline import run, say, warn
 from llava.errors import BadInput
+from llava.loadoptions import LoadOptions
 from llava.serve.web.settings import Choice, Limits, Setting
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -22,8 +23,7 @@ DEFAULTS = (Choice("dart", "128"), Choice("fastv", "128"), Choice("pyramiddrop",
 class WebConfig:
     """Compare in the browser what each method keeps of an image, what the model then answers, and how fast."""
 
-    model_path: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """Checkpoint folder or hub name; by default the embedded llava-nano."""
+    model: LoadOptions = field(default_factory=LoadOptions)
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in (give --auth-file then)."""
     port: Annotated[int, tyro.conf.arg(metavar="NUMBER")] = 7860
@@ -41,16 +41,10 @@ class WebConfig:
     """Visitors that may wait for their turn; one is served at a time."""
     max_new_tokens: Annotated[int, tyro.conf.arg(metavar="COUNT")] = Limits.new_tokens
     """Longest answer."""
-    device: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """cpu, cuda, cuda:1, mps, or auto to spread the layers over all GPUs; by default CUDA if there is one."""
-    dtype: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """float32, float16, bfloat16 or auto (as stored); by default auto on CUDA, float32 on the CPU."""
-    attn_implementation: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """sdpa, eager or flash_attention_2."""
 
     def problems(self) -> list[str]:
         """Return one sentence for each value that cannot be used."""
-        found = []
+        found = self.model.problems()
         if not 0 <= self.port <= 65535:
             found.append(f"--port {self.port} is no port: give a number from 1 to 65535, or 0 for any free one.")
         for name in ("max_image_mb", "max_video_mb", "max_video_seconds"):
@@ -73,11 +67,7 @@ class WebConfig:
 
     def shared_words(self) -> list[str]:
         """Words of `llava.serve.cli` for the same model and the same longest answer."""
-        words = []
-        for name in ("model_path", "device", "dtype", "attn_implementation"):
-            value = getattr(self, name)
-            words += [] if value is None else [f"--{name.replace('_', '-')}", value]
-        return [*words, "--max-new-tokens", str(self.max_new_tokens)]
+        return [*self.model.words(), "--max-new-tokens", str(self.max_new_tokens)]
 
 
 def read_users(path: str) -> list[tuple[str, str]]:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import llava
 from llava.errors import LlavaError
 from llava.serve.web.demo import Demo
 from llava.serve.web.examples import EXAMPLES, FOLDER
@@ -55,12 +54,7 @@ class Server:
     @classmethod
     def load(cls, config: Any, users: Sequence[tuple[str, str]] | None, defaults: Setting) -> Server:
         """Load the model that a configuration (`WebConfig`) names, and answer one question to warm up."""
-        model, processor = llava.load(
-            config.model_path,
-            device=config.device,
-            dtype=config.dtype,
-            attn_implementation=config.attn_implementation,
-        )
+        model, processor = config.model.load()
         demo = Demo(model, processor, config.all_limits())
         demo.warm_up()
         return cls(demo, defaults, config.host, config.port, users, config.shared_words())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llava.errors import BadInput
+from llava.loadoptions import LoadOptions
 from llava.serve.web import __main__ as web
 from llava.serve.web.examples import EXAMPLES, FOLDER
 from llava.serve.web.media import IMAGE, VIDEO
@@ -156,8 +157,10 @@ class TestOptions:
             web.read_users(str(tmp_path / "none"))
 
     def test_the_command_line_names_the_same_model(self):
-        config = web.WebConfig(model_path="m", dtype="float32", max_new_tokens=9)
-        assert config.shared_words() == ["--model-path", "m", "--dtype", "float32", "--max-new-tokens", "9"]
+        config = web.WebConfig(LoadOptions(model_path="m", dtype="float32", load_4bit=True), max_new_tokens=9)
+        assert config.shared_words() == [
+            *("--model-path", "m", "--dtype", "float32", "--load-4bit", "--max-new-tokens", "9")
+        ]
         assert config.all_limits().image_bytes == Limits().image_bytes
 
     def test_examples_are_images_with_questions(self):
