@@ -42,21 +42,25 @@ def priors(config: Priors) -> None:
 
 
 def table(found: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows, the mean over the benchmarks last.
+    """Return header and rows, the mean over the benchmarks last; those that only a judge can score are left out.
 
     Raises:
         BadData: no benchmark has a run with images and one without.
     """
-    seen = {r["benchmark"]: r for r in found if not _blank(r)}
-    blank = {r["benchmark"]: r for r in found if _blank(r)}
-    pairs = {name: (percent(run), percent(blank[name])) for name, run in seen.items() if name in blank}
+    shares = {(r["benchmark"], _blank(r)): share for r in found if (share := percent(r)) is not None}
+    runs = {r["benchmark"]: r for r in found if not _blank(r)}
+    pairs = {
+        name: (shares[name, False], shares[name, True])
+        for name in runs
+        if {(name, False), (name, True)} <= shares.keys()
+    }
     if not pairs:
         raise BadData(
             "There is no benchmark with a result of the unpruned model and one with blank images. Make both: "
             "python -m llava.eval pope, then python -m llava.eval pope --blank"
         )
     rows = [
-        [seen[name]["title"], str(seen[name]["samples"]["scored"]), *_cells(*scores)]
+        [runs[name]["title"], str(runs[name]["samples"]["scored"]), *_cells(*scores)]
         for name, scores in sorted(pairs.items())
     ]
     means = [statistics.mean(column) for column in zip(*pairs.values(), strict=True)]
@@ -66,8 +70,8 @@ def table(found: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def percent(run: Record) -> float:
-    """Return the share of right answers in percent.
+def percent(run: Record) -> float | None:
+    """Return the share of right answers in percent; None if a judge has to score them.
 
     It is the metric named accuracy (over all, else the mean of its groups' values), else the headline, which where it
     counts points is one a question (OCRBench).
@@ -78,7 +82,9 @@ def percent(run: Record) -> float:
         return accuracies[""]
     if accuracies:
         return statistics.mean(accuracies.values())
-    return headline["value"] if headline["unit"] == "%" else 100 * headline["value"] / run["samples"]["scored"]
+    if headline["value"] is None or headline["unit"] == "%":
+        return headline["value"]
+    return 100 * headline["value"] / run["samples"]["scored"]
 
 
 def _blank(run: Record) -> bool:

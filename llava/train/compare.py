@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .questions import Question, absent_name, article, pick, unique, yes_no
+from .questions import Question, absent_name, article, count, pick, plural, unique, yes_no
 from .scenes import COLOR_NAMES, SHAPES, Scene, Thing
 
 CLEARLY_BIGGER = 1.25  # ratio of radii from which one thing is said to be bigger
@@ -18,17 +18,6 @@ SIDES = {
     "up": ("top", lambda t: t.y),
     "down": ("bottom", lambda t: -t.y),
 }
-
-
-def plural(target: str) -> str:
-    """red -> red objects, cross -> crosses."""
-    if target in COLOR_NAMES:
-        return f"{target} objects"
-    return "crosses" if target == "cross" else f"{target}s"
-
-
-def count(scene: Scene, target: str) -> int:
-    return sum(target in (t.color, t.shape) for t in scene.things)
 
 
 def counting_evenly(scene: Scene, rng: np.random.Generator) -> list[Question]:

@@ -45,7 +45,7 @@ WIDE_12 = Stage(
     clips=0.14,
 )
 WIDE_CHOICE = replace(WIDE_12, name="wide-choice", steps=560, long=0.42, drills=0.05, longest_drill=110, guide=0.5)
-WIDE_MORE = replace(WIDE_CHOICE, name="wide-more", steps=700, long=0.4, drills=0.1, clips=0.1, emphasis=True)
+WIDE_MORE = replace(WIDE_CHOICE, name="wide-more", steps=700, long=0.4, drills=0.1, clips=0.1, emphasis="weak")
 WIDE_24 = Stage(
     "wide-24",
     250,
@@ -61,7 +61,7 @@ WIDE_24 = Stage(
     long=0.45,
     clips=0.14,
     guide=0.3,
-    emphasis=True,
+    emphasis="weak",
 )
 WIDE = [
     Stage("wide-letters", 200, 32, WIDE_WINDOW, lr=1.5e-3, tokens=80, longest=40, wide=True, long=0.5, drills=0.75),
@@ -74,6 +74,7 @@ WIDE = [
     # What was still falling: windows with more questions each, then full images.
     replace(WIDE_MORE, name="wide-again", steps=240, level=replace(WIDE_WINDOW, questions=14)),
     replace(WIDE_24, name="wide-24-again", steps=400),
+    replace(WIDE_24, name="wide-24-basic", steps=150, lr=7e-4, long=0.3, clips=0.1, emphasis="basic", average=True),
 ]
 CURRICULA = {"first": STAGES, "wide": WIDE}
 # What the last stage looks like without language: the measure of held-out accuracy.

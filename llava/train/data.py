@@ -19,7 +19,7 @@ from .questions import NO_OCR, SHORT, pick
 from .scenes import draw_scene, patch_labels
 from .tokenizer import SYSTEM
 from .videos import ACTIONS, practice, sample_clip
-from .wide import EMPHASIS, sample_wide
+from .wide import EMPHASES, sample_wide
 
 LONG_ANSWERS = ("caption",)
 DRILLS = 8  # exercises in a row of a batch of them
@@ -50,9 +50,10 @@ class Stage:
         drills: share of batches with text-only exercises.
         longest_drill: `longest` of them.
         turns: whether questions bring their further turns along.
-        emphasis: whether what is weakest comes more often than in the benchmarks (`wide.EMPHASIS`).
+        emphasis: what comes more often than in the benchmarks, a name in `wide.EMPHASES`.
         guide: weight of the loss that shows a head which option to look at (guidance.py).
         clips: share of batches with questions about short videos, shown as a grid of frames on the whole canvas.
+        average: whether the weights after it are the mean of those before and after it.
     """
 
     name: str
@@ -77,7 +78,8 @@ class Stage:
     clips: float = 0.0
     turns: bool = True
     guide: float = 0.0
-    emphasis: bool = False
+    emphasis: str = ""
+    average: bool = False
 
 
 def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -153,7 +155,7 @@ class SceneBatches(IterableDataset):
             if drilled:
                 scene, asked = sample_drills(rng, DRILLS, IMAGE_SIZE, PATCH)
             elif stage.wide:
-                scene, asked = sample_wide(rng, level, IMAGE_SIZE, PATCH, long, EMPHASIS if stage.emphasis else {})
+                scene, asked = sample_wide(rng, level, IMAGE_SIZE, PATCH, long, EMPHASES[stage.emphasis])
             else:
                 scene, asked = sample_example(rng, level, IMAGE_SIZE, PATCH)
             image, owner = draw_scene(scene)

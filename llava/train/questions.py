@@ -159,25 +159,43 @@ def relation(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return [Question("relation", f"Is the {a.name} {word} the {b.name}?", yes_no(yes))]
 
 
+def plural(target: str) -> str:
+    """red -> red objects, cross -> crosses."""
+    if target in COLOR_NAMES:
+        return f"{target} objects"
+    return "crosses" if target == "cross" else f"{target}s"
+
+
+def count(scene: Scene, target: str) -> int:
+    return sum(target in (t.color, t.shape) for t in scene.things)
+
+
 def counting(scene: Scene, rng: np.random.Generator, target: str | None = None) -> list[Question]:
     """How many red objects / circles are there? `target`: the colour or shape the scene was built around."""
     target = target or pick(rng, COLOR_NAMES + SHAPES)
-    plural = f"{target} objects" if target in COLOR_NAMES else ("crosses" if target == "cross" else f"{target}s")
-    n = sum(target in (t.color, t.shape) for t in scene.things)
+    n = count(scene, target)
     if n >= len(NUMBER_WORDS):
         return []
     if rng.random() < 0.8:
-        return [Question("counting", f"How many {plural} are there in the image?", str(n))]
+        return [Question("counting", f"How many {plural(target)} are there in the image?", str(n))]
+    return count_claimed(scene, rng, target)
+
+
+def count_claimed(scene: Scene, rng: np.random.Generator, target: str | None = None) -> list[Question]:
+    """Are there three red objects? Yes in one of two, otherwise one more or less than there are."""
+    if target is None:
+        shown = [name for thing in scene.things for name in (thing.color, thing.shape)]  # what is frequent, more often
+        if not shown:
+            return []
+        target = pick(rng, shown)
+    n = count(scene, target)
     yes = bool(rng.integers(2))
-    if n == 0:
+    if n == 0 or n >= len(NUMBER_WORDS):
         return []
     said = n if yes else pick(rng, [m for m in (n - 1, n + 1) if 1 <= m < len(NUMBER_WORDS)])
-    noun = plural if said > 1 else plural.removesuffix("es") if target == "cross" else plural.removesuffix("s")
-    return [
-        Question(
-            "counting", f"{'Are' if said > 1 else 'Is'} there {NUMBER_WORDS[said]} {noun} in the image?", yes_no(yes)
-        )
-    ]
+    one = f"{target} object" if target in COLOR_NAMES else target
+    claim = f"Are there {NUMBER_WORDS[said]} {plural(target)}" if said > 1 else f"Is there {NUMBER_WORDS[said]} {one}"
+    return [Question("counting", f"{claim} in the image?", yes_no(yes))]
 
 
 def random_code(rng: np.random.Generator, length: int, alphabet: str = "") -> str:

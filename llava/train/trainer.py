@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from transformers import LlavaForConditionalGeneration
 from .data import Prompt, SceneBatches, Stage
 from .export import HEADS
 from .nano import Trainee, initial_model, nano_config
+
+BEFORE = "before.pt"
+"""The checkpoint of a stage's beginning, for stages whose weights are averaged."""
 
 
 @dataclass
@@ -127,13 +131,29 @@ class Trainer:
         self.log({"stage": "start", **asdict(self.state), "hardware": hardware()})
         while self.state.stage < len(self.stages):
             stage = self.stages[self.state.stage]
+            if stage.average and self.state.step == 0:
+                self.save()
+                if self.accelerator.is_main_process:
+                    shutil.copy(self.folder / "state.pt", self.folder / BEFORE)
             finished = self.run_stage(stage)
             self.save()
             if not finished:
                 return False
+            if stage.average:
+                self.average()
             self.state = replace(self.state, stage=self.state.stage + 1, step=0)
             self.save()
         return True
+
+    def average(self) -> None:
+        """Take the mean of the weights before and after a stage: small batches leave noise that it halves."""
+        self.accelerator.wait_for_everyone()
+        before = torch.load(self.folder / BEFORE, map_location=self.accelerator.device, weights_only=True)["trainee"]
+        weights = self.accelerator.unwrap_model(self.trainee).state_dict()
+        for name, value in weights.items():
+            if value.is_floating_point():
+                value.lerp_(before[name], 0.5)
+        self.log({**asdict(self.state), "stage": "average", "seconds": round(self.state.seconds)})
 
     def run_stage(self, stage: Stage) -> bool:
         loader = DataLoader(

@@ -69,7 +69,7 @@ LONG: list[tuple[Asker, float]] = [
 ]
 
 # What is still weak after most of the curriculum comes more often in its last stages, times these.
-EMPHASIS: dict[Asker, float] = {
+WEAK: dict[Asker, float] = {
     compare.bigger: 2.5,
     compare.outermost: 2.0,
     compare.neighbour: 1.3,
@@ -83,6 +83,16 @@ EMPHASIS: dict[Asker, float] = {
     ask.relation: 1.3,
     compare.counting_evenly: 1.4,
 }
+# At the very end, what the first curriculum taught: all places, numbers and backgrounds again.
+BASIC: dict[Asker, float] = {
+    **WEAK,
+    ask.position: 3.0,
+    compare.counting_evenly: 2.0,
+    ask.count_claimed: 2.0,
+    ask.existence: 1.3,
+    ask.background: 3.0,
+}
+EMPHASES: dict[str, dict[Asker, float]] = {"": {}, "weak": WEAK, "basic": BASIC}
 
 
 def names_for_comparison(rng: np.random.Generator, targets: tuple[str, str], things: int) -> list[tuple[str, str]]:
@@ -118,7 +128,7 @@ def sample_wide(
 ) -> tuple[Scene, list[ask.Question]]:
     """Draw a scene and questions about it; `long` ones are multiple choice and those that may be unanswerable.
 
-    `emphasis` multiplies the weights of some askers.
+    `emphasis` multiplies the weights of some askers; those that neither list has join the short ones with that weight.
     """
     window = random_window(rng, level, canvas // patch)
     target, pair, roll = None, None, rng.random()
@@ -135,6 +145,9 @@ def sample_wide(
     text = wide_sign_text(rng, level.characters) if rng.random() < level.sign else None
     scene = scene_in(window, rng, level, canvas, patch, names, text)
     askers = list(LONG) if long else BRIEF + (ON_SIGNS if scene.sign else [])
+    if not long:
+        known = {asker for asker, _ in BRIEF + ON_SIGNS + LONG}
+        askers += [(asker, 1.0) for asker in emphasis if asker not in known]
     askers = [(asker, weight * emphasis.get(asker, 1.0)) for asker, weight in askers]
     if target and not long:
         askers.append((lambda s, r: ask.counting(s, r, target), 2.5))

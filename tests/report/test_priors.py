@@ -44,6 +44,11 @@ def test_accuracies_beside_blank_images_and_their_mean():
     ]
 
 
+def test_what_only_a_judge_can_score_is_left_out():
+    judged = [run("mm_vet", [], {"value": None, "unit": ""}, blank=blank) for blank in (False, True)]
+    assert priors.table(POPE + judged) == priors.table(POPE)
+
+
 def test_without_a_pair_it_says_how_to_make_one():
     with pytest.raises(BadData, match="--blank"):
         priors.table(POPE[:1])

@@ -1,6 +1,7 @@
 """The training view equals the plain model; the trainer checkpoints and resumes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,17 +55,30 @@ def test_batches_depend_on_seed_and_step_only(tokenizer):
 
 
 def test_interrupted_training_continues_to_the_same_weights(tokenizer, tmp_path):
-    whole = Trainer(tokenizer, [TOWER, TALK], tmp_path / "whole", workers=0)
+    stages = [TOWER, replace(TALK, average=True)]
+    whole = Trainer(tokenizer, stages, tmp_path / "whole", workers=0)
     assert whole.run()
-    halted = Trainer(tokenizer, [TOWER, TALK], tmp_path / "halted", workers=0, minutes=0.0)
-    assert not halted.run() and halted.state.step == 1
-    again = Trainer(tokenizer, [TOWER, TALK], tmp_path / "halted", workers=0)
+    for expected in ((0, 1), (0, 2), (1, 1)):
+        halted = Trainer(tokenizer, stages, tmp_path / "halted", workers=0, minutes=0.0)
+        assert not halted.run() and (halted.state.stage, halted.state.step) == expected
+    again = Trainer(tokenizer, stages, tmp_path / "halted", workers=0)
     assert again.state == halted.state and again.run()
     assert (again.state.stage, again.state.images) == (2, whole.state.images)
     for a, b in zip(whole.trainee.parameters(), again.trainee.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
     rows = [json.loads(line) for line in (tmp_path / "halted" / "log.jsonl").read_text().splitlines()]
-    assert sum("hardware" in row for row in rows) == 2
+    assert sum("hardware" in row for row in rows) == 4
+
+
+def test_averaged_weights_are_half_way_between_those_before_and_after_a_stage(tokenizer, tmp_path):
+    weights = []
+    for number, stages in enumerate(([TOWER], [TOWER, TALK], [TOWER, replace(TALK, average=True)])):
+        trainer = Trainer(tokenizer, stages, tmp_path / str(number), workers=0)
+        assert trainer.run()
+        weights.append(list(trainer.trainee.parameters()))
+    for before, after, averaged in zip(*weights, strict=True):
+        torch.testing.assert_close(averaged, (before + after) / 2, atol=1e-6, rtol=1e-5)
+    assert any(not torch.equal(before, after) for before, after, _ in zip(*weights, strict=True))
 
 
 def test_an_untrained_model_is_measured_as_knowing_nothing(tokenizer):
