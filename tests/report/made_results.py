@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval import benchmarks, identity
+from llava.model.checkpoints import EMBEDDED
 from llava.reduction import registry
 
 VISUAL = 576
+LAYERS = json.loads((EMBEDDED / "config.json").read_text(encoding="utf-8"))["text_config"]["num_hidden_layers"]
 COMMON = {
     "format": 1,
     "split": "mini",
@@ -45,7 +47,7 @@ def result(benchmark: str, method: str, score: float | None, questions: int = 10
             "visual": VISUAL,
             "asked": kept,
             "final": kept,
-            "mean_over_layers": (layer * VISUAL + (8 - layer) * kept) / 8 if kept < VISUAL else VISUAL,
+            "mean_over_layers": (layer * VISUAL + (LAYERS - layer) * kept) / LAYERS if kept < VISUAL else VISUAL,
             "cache_bytes": 1e6 * kept,
             "cache_bytes_unpruned": 1e6 * VISUAL,
             "flops_exact": kept,

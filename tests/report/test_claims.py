@@ -9,7 +9,7 @@ from llava.report.cells import Source
 from llava.report.claims import TESTS, texts, verdicts
 from llava.report.claims.verdict import FAILS, HOLDS, PARTLY, UNTESTED
 from llava.report.store import Store
-from tests.report.made_results import result, times, write
+from tests.report.made_results import LAYERS, result, times, write
 
 CRITERIA = ("attention_max", "attention_min", "k_norm_min", "v_norm_max", "v_norm_min", "random")
 
@@ -116,13 +116,16 @@ def test_overlap(tmp_path, share, outcome):
     assert found.outcome == outcome and "(chance 23.0 %, 7 images" in found.here
 
 
+HALF_WAY = LAYERS // 2  # as layers 15 to 20 of 32
+
+
 def layers(late, empty):
-    """POPE results at layers 2 and 4 of 8 with 64 tokens and with none."""
-    gone = result("pope", "dart-1 layer=4 keep=1 pivots_visual=0", empty)
+    """POPE results at layer 2 and half way up with 64 tokens and with none."""
+    gone = result("pope", f"dart-1 layer={HALF_WAY} keep=1 pivots_visual=0", empty)
     early = result("pope", "dart-1 layer=2 keep=1 pivots_visual=0", 10.0)
     for one in (gone, early):
         one["accounting"]["final"] = 0
-    return [*pope(dart=50.0), result("pope", "dart-64 layer=4", late), gone, early]
+    return [*pope(dart=50.0), result("pope", f"dart-64 layer={HALF_WAY}", late), gone, early]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,7 @@ def layers(late, empty):
 )
 def test_late_layers(tmp_path, late, empty, outcome):
     found = outcomes(tmp_path, *layers(late, empty))["12"]
-    assert found.outcome == outcome and "after layer 4 of 8" in found.here
+    assert found.outcome == outcome and f"after layer {HALF_WAY} of {LAYERS}" in found.here
 
 
 def pivots(**scores):
