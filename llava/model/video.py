@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,8 +152,8 @@ def _frames(av: Any, path: Path, wanted: set[int]) -> dict[int, Image.Image]:
     """Number -> RGB image of the wanted frames, and of the last one there is if the file ends before them."""
     found: dict[int, Image.Image] = {}
     newest: tuple[int, Any] | None = None
-    with path.open("rb") as file, _container(av, file) as container:
-        for number, frame in enumerate(_whole_frames(av, container)):
+    with path.open("rb") as file, _container(av, file) as container, closing(_whole_frames(av, container)) as frames:
+        for number, frame in enumerate(frames):
             newest = number, frame
             if number in wanted:
                 found[number] = _upright(frame)
@@ -163,7 +164,7 @@ def _frames(av: Any, path: Path, wanted: set[int]) -> dict[int, Image.Image]:
     return found
 
 
-def _whole_frames(av: Any, container: Any) -> Iterator[Any]:
+def _whole_frames(av: Any, container: Any) -> Generator[Any, None, None]:
     """Frames in the order of showing, up to the first that cannot be decoded."""
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
@@ -171,6 +172,11 @@ def _whole_frames(av: Any, container: Any) -> Iterator[Any]:
         yield from container.decode(stream)
     except av.FFmpegError:
         return
+    finally:
+        # PyAV frees a decoder with the interpreter locked; a decoder thread that still works may wait for that lock
+        # forever (to log, for one). So all of them come to rest first.
+        if stream.codec_context is not None:
+            stream.codec_context.flush_buffers()
 
 
 def _upright(frame: Any) -> Image.Image:
@@ -189,5 +195,4 @@ def _pyav() -> Any:
         import av
     except ImportError as error:
         raise LlavaError("Videos need PyAV: type `pip install av` (or install the extra `video`).") from error
-    av.logging.set_level(av.logging.PANIC)  # what ffmpeg would print is raised as an error
     return av

@@ -1,9 +1,14 @@
 """Video files: real ones of several kinds are decoded, damaged ones are one sentence."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+import llava
 from llava.errors import BadInput, LlavaError, MissingData
 from llava.model.video import evenly, open_video
 
@@ -128,3 +133,23 @@ class TestBadFiles:
         (tmp_path / "a.mp4").write_bytes(b"x")
         with pytest.raises(LlavaError, match="pip install av"):
             open_video(tmp_path / "a.mp4", eight)
+
+
+LEAVE_EARLY = """
+import sys
+import av
+from PIL import Image
+from llava.model import video
+
+av.logging.set_level(av.logging.PANIC)  # as another part of a program may: decoder threads need Python's lock for that
+picture = Image.new("RGB", (4, 4))
+video._upright = lambda frame: picture  # in no time, so that the decoder is still at work when the film is closed
+for _ in range(200):
+    assert video.open_video(sys.argv[1], lambda n_frames, fps: [0, 3]).n_frames == 16
+"""
+
+
+def test_closing_a_film_early_never_waits_for_the_decoder():
+    """PyAV frees a decoder while it holds Python's lock, for which the decoder's threads may wait."""
+    film = Path(llava.__file__).parent / "serve" / "web" / "examples" / "clip.mp4"
+    subprocess.run([sys.executable, "-c", LEAVE_EARLY, str(film)], timeout=120, check=True)
