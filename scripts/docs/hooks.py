@@ -14,7 +14,12 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
-README, DATA, STYLE, MORE = "README.md", "playground/README.md", "site.css", "More"
+STYLE, MORE = "site.css", "More"
+WHOLE = {  # page -> Markdown file outside of docs/ that becomes it
+    "index.md": "README.md",
+    "data.md": "playground/README.md",
+    "llava_nano.md": "llava/assets/llava-nano/README.md",
+}
 RAW = (".json", ".jsonl", ".csv")  # results: left out of the site by mkdocs.yml unless a page links them
 SECTIONS = {  # page -> heading of the README that becomes it; the rest is the first page
     "models.md": "Models and what works with what",
@@ -22,7 +27,7 @@ SECTIONS = {  # page -> heading of the README that becomes it; the rest is the f
     "web.md": "Web demo",
     "adding.md": "Adding to it",
 }
-ORIGINS = {"index.md": README, "data.md": DATA, **dict.fromkeys(SECTIONS, README)}
+ORIGINS = {**WHOLE, **dict.fromkeys(SECTIONS, WHOLE["index.md"])}
 API = {  # page -> title, a sentence, and what is on it
     "api/index.md": (
         "Python API",
@@ -69,11 +74,12 @@ FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made here."""
-    readme = (ROOT / README).read_text(encoding="utf-8")
-    texts = {page: f"# {title}\n{_section(readme, title)}" for page, title in SECTIONS.items()}
-    for title in SECTIONS.values():
-        readme = readme.replace(f"## {title}\n{_section(readme, title)}", "")
-    texts.update({"index.md": readme, "data.md": (ROOT / DATA).read_text(encoding="utf-8")})
+    texts = {page: (ROOT / origin).read_text(encoding="utf-8") for page, origin in WHOLE.items()}
+    readme = texts["index.md"]
+    for page, title in SECTIONS.items():
+        section = _section(readme, title)
+        texts[page] = f"# {title}\n{section}"
+        texts["index.md"] = texts["index.md"].replace(f"## {title}\n{section}", "")
     for page, (title, sentence, objects) in API.items():
         entries = objects or _method_classes()
         texts[page] = "\n\n".join([f"# {title}", sentence, *(f"::: {name}" for name in entries)])
@@ -118,9 +124,11 @@ def _link(link: re.Match[str], origin: str, page: str, config: Any, files: Files
     place = posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
     if place == "." or (ROOT / place).is_dir():
         return words
-    uri = {README: "index.md", DATA: "data.md"}.get(place)
+    uri = next((whole for whole, source in WHOLE.items() if source == place), None)
     if uri is None:
         in_docs = place.startswith("docs/") and not place.endswith(RAW)
+        if not in_docs and place.endswith(".md"):
+            raise ValueError(f"{page} links {place}, which is no page: add it to WHOLE in {Path(__file__).name}.")
         uri = place.removeprefix("docs/") if in_docs else f"repository/{place}"
     if uri.startswith("repository/") and files.get_file_from_path(uri) is None and (ROOT / place).is_file():
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / place)))
