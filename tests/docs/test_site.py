@@ -38,6 +38,15 @@ def test_navigation_names_pages_that_are_there():
     assert not both, "a section of the README is made into a page of this name: take it out of SECTIONS in hooks.py"
 
 
+def test_markdown_outside_of_docs_that_is_linked_becomes_a_page():
+    """MkDocs cannot copy Markdown: hooks.py makes pages of the files in WHOLE only."""
+    whole = set(NAMES["WHOLE"].values())
+    for page in [*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in whole)]:
+        for target in re.findall(r"\]\(((?!https?:)[^)#\s]+\.md)", page.read_text(encoding="utf-8")):
+            file = (page.parent / target).resolve()
+            assert file.is_relative_to(ROOT / "docs") or file.relative_to(ROOT).as_posix() in whole, (page, target)
+
+
 def test_sections_of_the_readme_that_become_pages_are_there():
     headings = re.findall(r"^## (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(NAMES["SECTIONS"].values()) <= set(headings)
