@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from llava.bench import shapes
+from llava.bench.options import TEXT
 from llava.bench.pipeline_parts import Subject
 from llava.errors import BadInput
 from llava.eval.batches import by_image
 from llava.eval.benchmarks.base import Question
 
-N_BEFORE, N_AFTER = 35, 25
-"""Text tokens before and after the image: LLaVA's system sentence, and a short question."""
+N_AFTER = 25
+"""Text tokens after the image: a short question. The rest of `TEXT` stands before it: LLaVA's system sentence."""
 EMBEDDED = "embedded"
 SIDE = 8
 """Of the picture files of a random model; their pixels are random numbers anyway."""
@@ -90,7 +91,7 @@ class RandomProcessor:
     family = "random"
 
     def __init__(self, model: Any):
-        self.inputs = shapes.random_inputs(model, N_BEFORE, N_AFTER)
+        self.inputs = shapes.random_inputs(model, TEXT - N_AFTER, N_AFTER)
         self.placeholder = model.config.image_token_id
         self._pixels: dict[int, tuple[weakref.ref, Tensor]] = {}
 
