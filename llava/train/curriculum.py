@@ -63,6 +63,7 @@ WIDE_24 = Stage(
     guide=0.3,
     emphasis="weak",
 )
+WIDE_24_COUNTS = replace(WIDE_24, name="wide-24-counts", steps=380, lr=6e-4, long=0.25, clips=0.08, emphasis="counts")
 WIDE = [
     Stage("wide-letters", 200, 32, WIDE_WINDOW, lr=1.5e-3, tokens=80, longest=40, wide=True, long=0.5, drills=0.75),
     WIDE_12,
@@ -74,7 +75,22 @@ WIDE = [
     # What was still falling: windows with more questions each, then full images.
     replace(WIDE_MORE, name="wide-again", steps=240, level=replace(WIDE_WINDOW, questions=14)),
     replace(WIDE_24, name="wide-24-again", steps=400),
-    replace(WIDE_24, name="wide-24-basic", steps=150, lr=7e-4, long=0.3, clips=0.1, emphasis="basic", average=True),
+    replace(WIDE_24, name="wide-24-basic", steps=150, lr=7e-4, long=0.3, clips=0.1, emphasis="basic", average=2),
+    # The weights shipped: the first and the third of these were ended when their learning rate was low (at 279 and 462
+    # steps), and the last mean also holds those of both stages before. The log tells which weights went into each mean.
+    replace(WIDE_24_COUNTS, average=4),
+    replace(WIDE_24_COUNTS, name="wide-24-counts-again", steps=165, lr=5e-4, average=2),
+    replace(
+        WIDE_24,
+        name="wide-24-alike",
+        steps=560,
+        level=replace(WIDE_FULL, questions=14, alike=0.4),
+        lr=7e-4,
+        long=0.2,
+        clips=0.06,
+        emphasis="alike",
+        average=4,
+    ),
 ]
 CURRICULA = {"first": STAGES, "wide": WIDE}
 # What the last stage looks like without language: the measure of held-out accuracy.

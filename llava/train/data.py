@@ -53,7 +53,8 @@ class Stage:
         emphasis: what comes more often than in the benchmarks, a name in `wide.EMPHASES`.
         guide: weight of the loss that shows a head which option to look at (guidance.py).
         clips: share of batches with questions about short videos, shown as a grid of frames on the whole canvas.
-        average: whether the weights after it are the mean of those before and after it.
+        average: the weights after it are the mean of this many, taken at equal distances from its beginning to its end;
+            1 for those at its end.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Stage:
     turns: bool = True
     guide: float = 0.0
     emphasis: str = ""
-    average: bool = False
+    average: int = 1
 
 
 def through_jpeg(image: Image.Image, quality: int) -> Image.Image:

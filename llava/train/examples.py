@@ -22,6 +22,7 @@ class Difficulty:
         characters: largest number of characters on a sign (at least 2).
         font_sizes: of the sign, in pixels.
         questions: number of questions for each scene.
+        alike: share of scenes whose things have few colours and shapes, so that each looks like others (wide stages).
     """
 
     side: int
@@ -31,6 +32,7 @@ class Difficulty:
     characters: int = 3
     font_sizes: tuple[int, int] = (40, 58)
     questions: int = 8
+    alike: float = 0.0
 
 
 def random_name(rng: np.random.Generator) -> tuple[str, str]:
@@ -51,6 +53,14 @@ def names_with_count(rng: np.random.Generator, target: str, count: int, total: i
             continue
         names.append((color, shape))
     return names
+
+
+def names_alike(rng: np.random.Generator, things: int) -> list[tuple[str, str]]:
+    """Up to `things` different (colour, shape) pairs of two or three colours and two or three shapes."""
+    colors = rng.permutation(COLOR_NAMES)[: int(rng.integers(2, 4))]
+    shapes = rng.permutation(SHAPES)[: int(rng.integers(2, 4))]
+    pairs = [(str(color), str(shape)) for color in colors for shape in shapes]
+    return [pairs[i] for i in rng.permutation(len(pairs))[: int(rng.integers(min(3, things), things + 1))]]
 
 
 def sign_text(rng: np.random.Generator, longest: int) -> str:

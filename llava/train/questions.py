@@ -121,12 +121,17 @@ def _sides(scene: Scene, thing: Thing) -> tuple[str, str, bool]:
     return ("top" if thing.y < middle else "bottom"), ("left" if thing.x < middle else "right"), clear
 
 
-def position(scene: Scene, rng: np.random.Generator) -> list[Question]:
+def placed_clearly(scene: Scene) -> list[Thing]:
+    """The things of which there is one only, clear of both middle lines."""
+    return [t for t in unique(scene.things, lambda t: t.name) if _sides(scene, t)[2]]
+
+
+def position(scene: Scene, rng: np.random.Generator, thing: Thing | None = None) -> list[Question]:
     """Where is the red circle? -> top left; left or right side; yes/no for the left half."""
-    clear = [t for t in unique(scene.things, lambda t: t.name) if _sides(scene, t)[2]]
+    clear = placed_clearly(scene)
     if not clear:
         return []
-    thing = pick(rng, clear)
+    thing = thing or pick(rng, clear)
     vertical, horizontal, _ = _sides(scene, thing)
     roll = rng.random()
     if roll < 0.5:
@@ -143,6 +148,17 @@ def position(scene: Scene, rng: np.random.Generator) -> list[Question]:
             "position", f"Is the {thing.name} in the {half if yes else flip[half]} half of the image?", yes_no(yes)
         )
     ]
+
+
+def positions_among_alike(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """Where are the things that share their colour or their shape with another one? Up to three of them."""
+    alike = [
+        t
+        for t in placed_clearly(scene)
+        if any(o is not t and (o.color == t.color or o.shape == t.shape) for o in scene.things)
+    ]
+    chosen = [alike[i] for i in rng.permutation(len(alike))[:3]]
+    return [q for thing in chosen for q in position(scene, rng, thing)]
 
 
 def relation(scene: Scene, rng: np.random.Generator) -> list[Question]:

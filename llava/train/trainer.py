@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,8 +23,8 @@ from .data import Prompt, SceneBatches, Stage
 from .export import HEADS
 from .nano import Trainee, initial_model, nano_config
 
-BEFORE = "before.pt"
-"""The checkpoint of a stage's beginning, for stages whose weights are averaged."""
+KEPT = "weights-{step}.pt"
+"""Weights of a stage whose weights are averaged, until its end."""
 
 
 @dataclass
@@ -44,6 +43,12 @@ def learning_rate(stage: Stage, step: int, warmup: int = 40) -> float:
         return stage.lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, stage.steps - warmup)
     return stage.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def averaged_steps(stage: Stage) -> set[int]:
+    """After which steps the weights go into the mean that ends a stage; none if its last ones are taken."""
+    gaps = stage.average - 1
+    return {round(stage.steps * k / gaps) for k in range(stage.average)} if gaps > 0 else set()
 
 
 def optimizers(trainee: Trainee) -> list[torch.optim.Optimizer]:
@@ -131,29 +136,36 @@ class Trainer:
         self.log({"stage": "start", **asdict(self.state), "hardware": hardware()})
         while self.state.stage < len(self.stages):
             stage = self.stages[self.state.stage]
-            if stage.average and self.state.step == 0:
-                self.save()
-                if self.accelerator.is_main_process:
-                    shutil.copy(self.folder / "state.pt", self.folder / BEFORE)
             finished = self.run_stage(stage)
             self.save()
             if not finished:
                 return False
-            if stage.average:
-                self.average()
+            self.average(stage)
             self.state = replace(self.state, stage=self.state.stage + 1, step=0)
             self.save()
+            if self.accelerator.is_main_process:  # only now: an interruption before would want them again
+                for file in self.folder.glob(KEPT.format(step="*")):
+                    file.unlink()
         return True
 
-    def average(self) -> None:
-        """Take the mean of the weights before and after a stage: small batches leave noise that it halves."""
+    def keep(self, stage: Stage) -> None:
+        """Write the weights down if they are among those that a stage averages."""
+        if self.state.step in averaged_steps(stage) and self.accelerator.is_main_process:
+            weights = self.accelerator.unwrap_model(self.trainee).state_dict()
+            torch.save(weights, self.folder / KEPT.format(step=self.state.step))
+
+    def average(self, stage: Stage) -> None:
+        """Take the mean of the weights a stage has kept: small batches leave noise that it takes out."""
         self.accelerator.wait_for_everyone()
-        before = torch.load(self.folder / BEFORE, map_location=self.accelerator.device, weights_only=True)["trainee"]
-        weights = self.accelerator.unwrap_model(self.trainee).state_dict()
-        for name, value in weights.items():
+        steps = sorted(averaged_steps(stage))
+        if not steps:
+            return
+        files, device = [self.folder / KEPT.format(step=step) for step in steps], self.accelerator.device
+        kept = [torch.load(file, map_location=device, weights_only=True) for file in files]
+        for name, value in self.accelerator.unwrap_model(self.trainee).state_dict().items():
             if value.is_floating_point():
-                value.lerp_(before[name], 0.5)
-        self.log({**asdict(self.state), "stage": "average", "seconds": round(self.state.seconds)})
+                value.copy_(torch.stack([weights[name] for weights in kept]).mean(0))
+        self.log({**asdict(self.state), "stage": "average", "seconds": round(self.state.seconds), "of": steps})
 
     def run_stage(self, stage: Stage) -> bool:
         loader = DataLoader(
@@ -163,6 +175,7 @@ class Trainer:
         base, count = self.state.seconds, 0
         seen: dict[str, list[float]] = {}
         bar = tqdm(total=stage.steps, initial=self.state.step, desc=stage.name, mininterval=10)
+        self.keep(stage)
         for batch in loader:
             rate = learning_rate(stage, self.state.step)
             for key, value in self.step(stage, batch, rate).items():
@@ -170,6 +183,7 @@ class Trainer:
             count += 1
             self.state.step += 1
             self.state.images += stage.batch
+            self.keep(stage)
             now = time.monotonic()
             self.state.seconds = base + now - began
             bar.update()

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import compare, drills, signs
 from . import questions as ask
-from .examples import Difficulty, names_with_count, random_name, random_window, scene_in
+from .examples import Difficulty, names_alike, names_with_count, random_name, random_window, scene_in
 from .letters import chinese_choice, chinese_choice_in_turns, choice_in_turns, multiple_choice
 from .scenes import COLOR_NAMES, SHAPES, Scene
 from .unanswerable import maybe_unanswerable
@@ -92,7 +92,16 @@ BASIC: dict[Asker, float] = {
     ask.existence: 1.3,
     ask.background: 3.0,
 }
-EMPHASES: dict[str, dict[Asker, float]] = {"": {}, "weak": WEAK, "basic": BASIC}
+COUNTS: dict[Asker, float] = {**BASIC, ask.position: 4.0, compare.counting_evenly: 4.0}
+# What was missed last: high counts, and places of things that share their colour with one and their shape with another.
+ALIKE: dict[Asker, float] = {**COUNTS, compare.counting_evenly: 5.0, ask.positions_among_alike: 3.0}
+EMPHASES: dict[str, dict[Asker, float]] = {
+    "": {},
+    "weak": WEAK,
+    "basic": BASIC,
+    "counts": COUNTS,
+    "alike": ALIKE,
+}
 
 
 def names_for_comparison(rng: np.random.Generator, targets: tuple[str, str], things: int) -> list[tuple[str, str]]:
@@ -132,7 +141,9 @@ def sample_wide(
     """
     window = random_window(rng, level, canvas // patch)
     target, pair, roll = None, None, rng.random()
-    if roll < 0.5:
+    if level.alike and rng.random() < level.alike:
+        names = names_alike(rng, level.things)
+    elif roll < 0.5:
         target = ask.pick(rng, COLOR_NAMES + SHAPES)
         count = int(rng.integers(0, min(compare.MOST_COUNTED, level.things) + 1))
         names = names_with_count(rng, target, count, max(1, int(rng.integers(count, level.things + 1))))

@@ -13,7 +13,7 @@ from llava.train.data import Prompt, SceneBatches, Stage
 from llava.train.evaluate import accuracy
 from llava.train.examples import Difficulty
 from llava.train.nano import CLIP_MEAN, CLIP_STD, Trainee, initial_model, nano_config
-from llava.train.trainer import Trainer
+from llava.train.trainer import Trainer, averaged_steps
 
 TOWER = Stage("tower", 3, 2, Difficulty(8, 2), questions=False)
 TALK = Stage("talk", 2, 2, Difficulty(8, 2), tokens=20, longest=40)
@@ -55,7 +55,7 @@ def test_batches_depend_on_seed_and_step_only(tokenizer):
 
 
 def test_interrupted_training_continues_to_the_same_weights(tokenizer, tmp_path):
-    stages = [TOWER, replace(TALK, average=True)]
+    stages = [TOWER, replace(TALK, average=3)]
     whole = Trainer(tokenizer, stages, tmp_path / "whole", workers=0)
     assert whole.run()
     for expected in ((0, 1), (0, 2), (1, 1)):
@@ -72,13 +72,32 @@ def test_interrupted_training_continues_to_the_same_weights(tokenizer, tmp_path)
 
 def test_averaged_weights_are_half_way_between_those_before_and_after_a_stage(tokenizer, tmp_path):
     weights = []
-    for number, stages in enumerate(([TOWER], [TOWER, TALK], [TOWER, replace(TALK, average=True)])):
+    for number, stages in enumerate(([TOWER], [TOWER, TALK], [TOWER, replace(TALK, average=2)])):
         trainer = Trainer(tokenizer, stages, tmp_path / str(number), workers=0)
         assert trainer.run()
         weights.append(list(trainer.trainee.parameters()))
     for before, after, averaged in zip(*weights, strict=True):
         torch.testing.assert_close(averaged, (before + after) / 2, atol=1e-6, rtol=1e-5)
     assert any(not torch.equal(before, after) for before, after, _ in zip(*weights, strict=True))
+
+
+def test_weights_are_averaged_at_equal_distances_and_their_files_go(tokenizer, tmp_path):
+    assert averaged_steps(replace(TALK, steps=9, average=4)) == {0, 3, 6, 9}
+    assert averaged_steps(TALK) == set()
+    trainer = Trainer(tokenizer, [replace(TALK, average=3)], tmp_path, workers=0)
+    before = [p.detach().clone() for p in trainer.trainee.parameters()]
+    kept, keep = [before], trainer.keep
+
+    def listen(stage):
+        keep(stage)
+        if trainer.state.step:
+            kept.append([p.detach().clone() for p in trainer.trainee.parameters()])
+
+    trainer.keep = listen
+    assert trainer.run()
+    for one, two, three, averaged in zip(*kept, trainer.trainee.parameters(), strict=True):
+        torch.testing.assert_close(averaged, (one + two + three) / 3, atol=1e-6, rtol=1e-5)
+    assert not list(tmp_path.glob("weights-*"))
 
 
 def test_an_untrained_model_is_measured_as_knowing_nothing(tokenizer):

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from llava.train.drills import sample_drills
 from llava.train.examples import Difficulty
 from llava.train.letters import LETTER
 from llava.train.scenes import COLOR_NAMES, SHAPES
-from llava.train.wide import sample_wide
+from llava.train.wide import EMPHASES, sample_wide
 
 LEVEL = Difficulty(side=24, things=6, sign=0.6, characters=4, questions=12)
 ENGLISH = {chinese: english for english, chinese in WORDS.items()}
@@ -73,6 +74,20 @@ def test_sizes_and_sides_agree_with_the_things(brief):
         b, (x, y) = named(scene, m[3]), words[m[2]]
         there = [t.color for t in scene.things if t.shape == m[1] and (t.x - b.x) * x + (t.y - b.y) * y > 0]
         assert there == [q.answer]
+
+
+def test_scenes_of_things_alike_ask_where_they_are():
+    rng = np.random.default_rng(5)
+    level = replace(LEVEL, alike=1.0)
+    examples = [sample_wide(rng, level, 336, 14, emphasis=EMPHASES["alike"]) for _ in range(80)]
+    assert all(len({t.color for t in s.things}) <= 3 and len({t.shape for t in s.things}) <= 3 for s, _ in examples)
+    assert all(len({t.name for t in s.things}) == len(s.things) for s, _ in examples)
+    twins = 0
+    for scene, q, m in matching(examples, r"Where is the (.+)\?"):
+        thing = named(scene, m[1])
+        assert q.answer == f"{'top' if thing.y < 168 else 'bottom'} {'left' if thing.x < 168 else 'right'}"
+        twins += any(t is not thing and {t.color, t.shape} & {thing.color, thing.shape} for t in scene.things)
+    assert twins > 0.8 * len(matching(examples, r"Where is the (.+)\?"))
 
 
 def test_signs_are_read_and_summed(brief):
