@@ -224,8 +224,7 @@ def draw(pyplot: Any, found: Sequence[Measured]) -> Any:
         left.scatter([one.distance for one in own], values, s=14, color=color, marker=marker, label=label, alpha=0.75)
     if own:
         most = max(one.distance for one in own)
-        left.plot([0, most], [0, most], color=style.INK, linewidth=1)
-        left.annotate("bound = distance", (0.32 * most, 0.27 * most), va="top", fontsize=8.5, color=style.INK)
+        left.plot([0, most], [0, most], color=style.INK, linewidth=1, label="bound = distance")
     left.set(xlabel="$d_H(X, R)$ of the hidden states", ylabel="bound", xlim=(0, None), ylim=(0, None))
     left.set_title("DART: bounds on the distance")
     left.legend(fontsize=8.5)

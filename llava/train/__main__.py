@@ -50,8 +50,8 @@ class Evaluate:
     """Folder with the tokenizer; default: the training's own, else the shipped one."""
     output: Path = ASSETS
     """Folder the model is written to."""
-    batches: int = 60
-    """Batches of eight images."""
+    batches: int = 75
+    """Batches of eight images of each of the two exams."""
 
 
 @dataclass(frozen=True)

@@ -91,3 +91,10 @@ def test_links_lead_somewhere(name):
     prose = re.sub(r"^```.*?^```$", "", PAGES[name], flags=re.MULTILINE | re.DOTALL)
     targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", prose)
     assert not [target for target in targets if not (ROOT / name).parent.joinpath(target).exists()]
+
+
+def test_committed_results_name_files_as_the_repository_does():
+    named = re.compile(r'"(?:answers|results)_file": "(?:/|[A-Za-z]:)')
+    results = sorted((ROOT / "docs" / "results").rglob("*.json"))
+    assert len(results) > 50
+    assert [file.name for file in results if named.search(file.read_text(encoding="utf-8"))] == []
