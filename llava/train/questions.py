@@ -126,28 +126,28 @@ def placed_clearly(scene: Scene) -> list[Thing]:
     return [t for t in unique(scene.things, lambda t: t.name) if _sides(scene, t)[2]]
 
 
-def position(scene: Scene, rng: np.random.Generator, thing: Thing | None = None) -> list[Question]:
-    """Where is the red circle? -> top left; left or right side; yes/no for the left half."""
+def position(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    """Where is one of the things that are placed clearly?"""
     clear = placed_clearly(scene)
-    if not clear:
-        return []
-    thing = thing or pick(rng, clear)
+    return [position_of(scene, rng, pick(rng, clear))] if clear else []
+
+
+def position_of(scene: Scene, rng: np.random.Generator, thing: Thing) -> Question:
+    """Where is the red circle? -> top left; left or right side; yes/no for the left half."""
     vertical, horizontal, _ = _sides(scene, thing)
     roll = rng.random()
     if roll < 0.5:
-        return [Question("position", f"Where is the {thing.name}?", f"{vertical} {horizontal}")]
+        return Question("position", f"Where is the {thing.name}?", f"{vertical} {horizontal}")
     if roll < 0.65:
-        return [Question("position", f"Is the {thing.name} on the left or right side of the image?", horizontal)]
+        return Question("position", f"Is the {thing.name} on the left or right side of the image?", horizontal)
     if roll < 0.75:
-        return [Question("position", f"Is the {thing.name} at the top or bottom of the image?", vertical)]
+        return Question("position", f"Is the {thing.name} at the top or bottom of the image?", vertical)
     yes = bool(rng.integers(2))
     flip = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
     half = pick(rng, (vertical, horizontal))
-    return [
-        Question(
-            "position", f"Is the {thing.name} in the {half if yes else flip[half]} half of the image?", yes_no(yes)
-        )
-    ]
+    return Question(
+        "position", f"Is the {thing.name} in the {half if yes else flip[half]} half of the image?", yes_no(yes)
+    )
 
 
 def positions_among_alike(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -158,7 +158,7 @@ def positions_among_alike(scene: Scene, rng: np.random.Generator) -> list[Questi
         if any(o is not t and (o.color == t.color or o.shape == t.shape) for o in scene.things)
     ]
     chosen = [alike[i] for i in rng.permutation(len(alike))[:3]]
-    return [q for thing in chosen for q in position(scene, rng, thing)]
+    return [position_of(scene, rng, thing) for thing in chosen]
 
 
 def relation(scene: Scene, rng: np.random.Generator) -> list[Question]:

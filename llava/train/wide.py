@@ -83,7 +83,7 @@ WEAK: dict[Asker, float] = {
     ask.relation: 1.3,
     compare.counting_evenly: 1.4,
 }
-# At the very end, what the first curriculum taught: all places, numbers and backgrounds again.
+# After that, what the first curriculum taught: all places, numbers and backgrounds again.
 BASIC: dict[Asker, float] = {
     **WEAK,
     ask.position: 3.0,
